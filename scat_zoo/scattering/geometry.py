@@ -1,0 +1,62 @@
+"""Padding, output size, the table of scattering paths, and which filter is read at which level. Plain integers."""
+import numbers
+from typing import List, NamedTuple, Tuple
+
+
+class Path(NamedTuple):
+    """One scattering path: its order, and scale and orientation index of each wavelet on it (None past its order)."""
+    order: int
+    j1: int | None = None
+    theta1: int | None = None
+    j2: int | None = None
+    theta2: int | None = None
+
+
+def padded_size(height: int, width: int, J: int) -> Tuple[int, int]:
+    """Size of the reflected image on which the transform works, multiples of 2^J (kymatio's compute_padding)."""
+    scale = 1 << J
+    return (height // scale + 2) * scale, (width // scale + 2) * scale
+
+
+def output_size(height: int, width: int, J: int) -> Tuple[int, int]:
+    """Spatial size of every scattering coefficient."""
+    return height >> J, width >> J
+
+
+def paths(J: int, L: int, max_order: int) -> List[Path]:
+    """All paths up to max_order, in the order of the output's path axis: by order, j1, theta1, j2, theta2."""
+    table = [Path(0)]
+    if max_order >= 1:
+        table += [Path(1, j1, t1) for j1 in range(J) for t1 in range(L)]
+    if max_order >= 2:
+        table += [Path(2, j1, t1, j2, t2)
+                  for j1 in range(J) for t1 in range(L) for j2 in range(j1 + 1, J) for t2 in range(L)]
+    return table
+
+
+def phi_levels(J: int, max_order: int) -> int:
+    """Number of levels at which phi is read; level l works at resolution 2^-l."""
+    return J if max_order >= 1 else 1
+
+
+def psi_levels(j: int, max_order: int) -> int:
+    """Number of levels at which the wavelets of scale j are read: by the image (level 0), then by each j1 < j."""
+    if max_order >= 2:
+        return max(j, 1)
+    return max_order
+
+
+def check(J: int, L: int, max_order: int) -> None:
+    """Refuse parameters for which there is no transform.
+
+    Raises:
+        TypeError: if one is not an integer.
+        ValueError: if J or L is below 1 or max_order is neither 1 nor 2.
+    """
+    for name, value in (('J', J), ('L', L), ('max_order', max_order)):
+        if not isinstance(value, numbers.Integral):
+            raise TypeError(f'{name} must be an integer, got {value!r}')
+    if J < 1 or L < 1:
+        raise ValueError(f'J and L must be at least 1, got J={J}, L={L}')
+    if max_order not in (1, 2):
+        raise ValueError(f'max_order must be 1 or 2, got {max_order}')
