@@ -1,0 +1,215 @@
+"""Filter banks: modules that give the transform its filters for an image.
+
+`FixedBank` is analytic: kymatio's tight frame, at whatever size comes. `PixelwiseBank` stores every value of every
+filter that the transform reads, as parameters or as buffers, for one image size. Calling a bank on images gives
+`(phi, psi)` as `transform.scattering2d` takes them.
+"""
+import functools
+from typing import Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from . import geometry, morlet
+
+
+class FixedBank(nn.Module):
+    """The analytic filters, which follow the image size and are never part of a state dict.
+
+    Args:
+        J: log-2 of the scale.
+        L: number of orientations.
+        image_size: (H, W) for which filters are kept ready.
+        max_order: highest order of scattering whose filters are given out.
+    """
+
+    def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
+        M, N = geometry.padded_size(image_size[0], image_size[1], J)
+        # A buffer and not a cache, so that a scripted or exported model finds the filters there as constants.
+        self.register_buffer('hat', torch.empty(1 + J * L, M, N, device=device, dtype=dtype), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the filters anew."""
+        M, N = self.hat.shape[-2:]
+        self.hat.copy_(_cached_filter_bank(M, N, self.J, self.L, self.hat.dtype, self.hat.device))
+
+    def init_non_persistent_buffers(self) -> None:
+        """What timm and transformers call once a model built on the meta device has memory."""
+        self.reset_parameters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FixedBank':
+        # Filters that changed type, or had no memory before, are computed and not converted: `.double()` is exact.
+        before = self.hat
+        super()._apply(fn, recurse)
+        if self.hat.dtype != before.dtype or before.is_meta:
+            self.reset_parameters()
+        return self
+
+    def set_max_order(self, max_order: int) -> None:
+        """Give out the filters that the orders up to max_order read."""
+        self.max_order = max_order
+
+    def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
+        return analytic_filters(x, self.hat, self.J, self.L, self.max_order)
+
+    def extra_repr(self) -> str:
+        return f'J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}'
+
+
+class Filter(nn.Module):
+    """One filter in Fourier, a real tensor `hat` (M, N): a Parameter while it is learnable, otherwise a buffer."""
+    hat: Tensor
+
+    def __init__(self, hat: Tensor, learnable: bool) -> None:
+        super().__init__()
+        self.register_buffer('hat', hat)
+        self.set_learnable(learnable)
+
+    def set_learnable(self, learnable: bool) -> None:
+        hat = self.hat.detach()
+        del self.hat
+        if learnable:
+            self.hat = nn.Parameter(hat)
+        else:
+            self.register_buffer('hat', hat)
+
+
+class PixelwiseBank(nn.Module):
+    """Every filter that the transform reads, at every level a tensor of its own, for one image size.
+
+    State-dict keys are `phi.level{l}.hat` and `psi.j{j}_theta{t}_level{l}.hat`, whether learnable or not.
+
+    Args:
+        J, L, image_size, max_order: as for `FixedBank`.
+        learnable: whether the filters are parameters or buffers.
+    """
+
+    def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2, learnable: bool = True,
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
+        self.learnable = learnable
+        like = torch.empty(0, device=device, dtype=dtype)
+        M, N = geometry.padded_size(image_size[0], image_size[1], J)
+        hat = _cached_filter_bank(M, N, J, L, like.dtype, like.device)
+        phi, psi = _stored_filters(J, L, max_order)
+        self.phi = nn.ModuleDict(
+            {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in phi.items()})
+        self.psi = nn.ModuleDict(
+            {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in psi.items()})
+
+    def reset_parameters(self) -> None:
+        """Give every filter its analytic value again."""
+        like = self.phi['level0'].hat
+        hat = _cached_filter_bank(like.shape[0], like.shape[1], self.J, self.L, like.dtype, like.device)
+        phi, psi = _stored_filters(self.J, self.L, self.max_order)
+        with torch.no_grad():
+            for name, (i, level) in phi.items():
+                self.phi[name].hat.copy_(crop(hat[i], level))
+            for name, (i, level) in psi.items():
+                self.psi[name].hat.copy_(crop(hat[i], level))
+
+    def set_learnable(self, learnable: bool) -> None:
+        """Turn every filter into a parameter that requires grad, or into a buffer, keeping its values."""
+        self.learnable = learnable
+        for module in self.modules():
+            if isinstance(module, Filter):
+                module.set_learnable(learnable)
+
+    def set_max_order(self, max_order: int) -> None:
+        """Keep the filters that the orders up to max_order read; a missing one is the crop of its finest level."""
+        if max_order == self.max_order:
+            return
+
+        def keep(filters: nn.ModuleDict, name: str, level: int) -> Filter:
+            if name in filters:
+                return filters[name]
+            finest = filters[name.replace(f'level{level}', 'level0')]
+            return Filter(crop(finest.hat.detach(), level).clone(), self.learnable)
+
+        phi, psi = _stored_filters(self.J, self.L, max_order)
+        self.phi = nn.ModuleDict({name: keep(self.phi, name, level) for name, (_, level) in phi.items()})
+        self.psi = nn.ModuleDict({name: keep(self.psi, name, level) for name, (_, level) in psi.items()})
+        self.max_order = max_order
+
+    def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
+        phi: List[Tensor] = []
+        for low_pass in self.phi.values():
+            phi.append(low_pass.hat)
+        wavelets: List[Tensor] = []
+        for wavelet in self.psi.values():
+            wavelets.append(wavelet.hat)
+        return phi, stack_orientations(wavelets, self.J, self.L, self.max_order)
+
+    def __repr__(self) -> str:
+        # One line: a line for each of its filters would bury the model.
+        count = len(self.phi) + len(self.psi)
+        state = 'learnable' if self.learnable else 'frozen'
+        return f'PixelwiseBank(J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}, ' \
+               f'{count} {state} filters)'
+
+
+def _stored_filters(J: int, L: int, max_order: int) -> Tuple[Dict[str, Tuple[int, int]], Dict[str, Tuple[int, int]]]:
+    """Name of every phi and psi that is read -> (its place in `morlet.filter_bank`, its level), in state-dict order."""
+    phi = {f'level{level}': (0, level) for level in range(geometry.phi_levels(J, max_order))}
+    psi = {f'j{j}_theta{t}_level{level}': (1 + j * L + t, level)
+           for j in range(J) for t in range(L) for level in range(geometry.psi_levels(j, max_order))}
+    return phi, psi
+
+
+@torch.fx.wrap
+def analytic_filters(x: Tensor, hat: Tensor, J: int, L: int,
+                     max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
+    """Filters (phi, psi) for images x (..., H, W), all levels cropped from `hat` where it has the padded size of x."""
+    height, width = x.shape[-2], x.shape[-1]
+    if (1 << J) > height or (1 << J) > width:
+        raise RuntimeError(f'The smallest dimension should be larger than 2^J. (2^J is {1 << J}, the image '
+                           f'({height},{width}))')
+    M, N = geometry.padded_size(height, width, J)
+    if hat.shape[1] != M or hat.shape[2] != N:
+        dtype = torch.float64 if hat.dtype == torch.float64 else torch.float32
+        if torch.jit.is_scripting():
+            hat = morlet.filter_bank((M, N), J, L, dtype, hat.device)
+        else:
+            # A tensor subclass may be fake, and must not get into the cache.
+            plain = type(hat) is Tensor and not torch.compiler.is_compiling()
+            build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
+            hat = build(M, N, J, L, dtype, hat.device)
+    # In Fourier, the analytic filter of a coarser level is the crop of the finest one.
+    phi = [crop(hat[0], level) for level in range(geometry.phi_levels(J, max_order))]
+    psi: List[List[Tensor]] = []
+    for j in range(J):
+        wavelets = hat[1 + j * L:1 + (j + 1) * L]
+        psi.append([crop(wavelets, level) for level in range(geometry.psi_levels(j, max_order))])
+    return phi, psi
+
+
+def stack_orientations(wavelets: List[Tensor], J: int, L: int, max_order: int) -> List[List[Tensor]]:
+    """Single wavelets, ordered by scale j, orientation and level, to psi[j][level] of shape (L, M, N)."""
+    psi: List[List[Tensor]] = []
+    start = 0
+    for j in range(J):
+        levels = geometry.psi_levels(j, max_order)
+        psi.append([torch.stack([wavelets[start + t * levels + level] for t in range(L)]) for level in range(levels)])
+        start += L * levels
+    return psi
+
+
+def crop(hat: Tensor, level: int) -> Tensor:
+    """The low frequencies that are left at resolution 2^-level: (..., M, N) -> (..., M / 2^level, N / 2^level)."""
+    if level == 0:
+        return hat
+    M, N = hat.shape[-2] >> level, hat.shape[-1] >> level
+    rows = torch.cat([hat[..., :M // 2, :], hat[..., hat.shape[-2] - M // 2:, :]], dim=-2)
+    return torch.cat([rows[..., :N // 2], rows[..., rows.shape[-1] - N // 2:]], dim=-1)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_filter_bank(M: int, N: int, J: int, L: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A function of its arguments alone, so it can't go stale; nobody may write into the result.
+    with torch.inference_mode(False), torch.no_grad():
+        return morlet.filter_bank((M, N), J, L, dtype, device)

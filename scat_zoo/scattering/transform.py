@@ -1,0 +1,137 @@
+"""The scattering transform in plain torch operations, from an image and its filters.
+
+This is the reference: TorchScript, export and tests use it, and whatever is faster must equal it. It knows filters,
+not where they come from. Spectra are kept as real tensors with a last axis (real, imaginary), because products of
+complex tensors with real ones neither script nor export to ONNX.
+"""
+from typing import List
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import geometry
+
+
+@torch.fx.wrap
+def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int, pre_pad: bool) -> Tensor:
+    """Scattering coefficients of a batch of images (Bruna and Mallat 2013; equal to kymatio 0.3.0's).
+
+    Half precision is computed in float32 and rounded at the end.
+
+    Args:
+        x: images (..., H, W), or padded images (..., M, N) with `pre_pad`.
+        phi: low-pass filter by level, phi[l] of shape (M / 2^l, N / 2^l), in Fourier.
+        psi: wavelets by scale and level, psi[j][l] of shape (L, M / 2^l, N / 2^l), in Fourier.
+        J: log-2 of the scale.
+        max_order: 0, 1 or 2.
+        pre_pad: whether x is padded already.
+
+    Returns:
+        (..., paths, H / 2^J, W / 2^J), paths ordered as in `geometry.paths`.
+
+    Raises:
+        RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
+    """
+    if not x.is_floating_point():
+        raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example by x.float() / 255')
+    height, width = x.shape[-2], x.shape[-1]
+    M, N = phi[0].shape[-2], phi[0].shape[-1]
+    padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
+    if padded[0] != M or padded[1] != N:
+        raise RuntimeError(
+            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is padded '
+            f'to {padded}: resize it, or use fixed filters, which follow the image size')
+
+    batch = x.shape[:-2]
+    count = 1
+    for n in batch:
+        count *= n
+    dtype = x.dtype
+    x = x.reshape([count, height, width])                          # (B, H, W)
+    if dtype == torch.float16 or dtype == torch.bfloat16:
+        x = x.float()
+    if count == 0:                                                  # an FFT refuses an empty batch
+        x = x.new_zeros([1, height, width])
+    if not pre_pad:
+        x = pad(x, M, N)
+    s = _cascade(x, phi, psi, J, max_order)[:count]                 # (B, paths, h, w)
+    return s.reshape(batch + s.shape[1:]).to(dtype)
+
+
+def _cascade(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int) -> Tensor:
+    """Padded images (B, M, N) -> coefficients (B, paths, h, w)."""
+    U0 = _fft(x)                                                            # (B, M, N, 2)
+    zeroth = [_lowpass(U0, phi[0], J).unsqueeze(1)]                         # (B, 1, h, w)
+    first: List[Tensor] = []
+    second: List[Tensor] = []
+    if max_order >= 1:
+        for j1 in range(J):
+            U1 = _fft(_wavelet_modulus(U0.unsqueeze(1), psi[j1][0], j1))    # (B, L, M / 2^j1, N / 2^j1, 2)
+            first.append(_lowpass(U1, phi[j1], J - j1))                     # (B, L, h, w)
+            if max_order >= 2:
+                for t1 in range(U1.shape[1]):
+                    for j2 in range(j1 + 1, J):
+                        U2 = _wavelet_modulus(U1[:, t1:t1 + 1], psi[j2][j1], j2 - j1)
+                        second.append(_lowpass(_fft(U2), phi[j2], J - j2))  # (B, L, h, w)
+    return torch.cat(zeroth + first + second, dim=1)
+
+
+def pad(x: Tensor, M: int, N: int) -> Tensor:
+    """Reflect images (B, H, W) to (B, M, N), the extra pixel of an odd difference at the bottom and right."""
+    height, width = x.shape[-2], x.shape[-1]
+    top, left = (M - height) // 2, (N - width) // 2
+    bottom, right = M - height - top, N - width - left
+    # Torch reflects by less than the image size; where the padding equals it, the last row or column is added by hand.
+    full_rows, full_cols = int(top == height), int(left == width)
+    x = F.pad(x.unsqueeze(1), [left - full_cols, right - full_cols, top - full_rows, bottom - full_rows], mode='reflect')
+    x = x.squeeze(1)
+    if full_rows:
+        x = torch.cat([x[:, 1:2], x, x[:, -2:-1]], dim=1)
+    if full_cols:
+        x = torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], dim=2)
+    return x
+
+
+def _wavelet_modulus(spectrum: Tensor, psi: Tensor, octaves: int) -> Tensor:
+    """|x * psi| sampled every 2^octaves pixels: (B, 1, M, N, 2) and (L, M, N) -> (B, L, M / 2^octaves, N / 2^octaves)."""
+    return modulus(_ifft(fold(filtered(spectrum, psi), octaves)))
+
+
+def _lowpass(spectrum: Tensor, phi: Tensor, octaves: int) -> Tensor:
+    """x * phi sampled every 2^octaves pixels, without the padding: (..., M, N, 2) and (M, N) -> (..., h, w)."""
+    return _ifft(fold(filtered(spectrum, phi), octaves))[..., 1:-1, 1:-1, 0]
+
+
+def filtered(spectrum: Tensor, hat: Tensor) -> Tensor:
+    """Multiply a spectrum (..., M, N, 2) by real filters (..., M, N)."""
+    # Filter values doubled in memory: broadcast along an axis of two, the product would take five times as long.
+    return spectrum * torch.stack([hat, hat], dim=-1)
+
+
+def fold(spectrum: Tensor, octaves: int) -> Tensor:
+    """Sample every 2^octaves pixels, in Fourier: the mean of the aliases. (..., M, N, 2) -> (..., M / k, N / k, 2)."""
+    if octaves == 0:
+        return spectrum
+    k = 1 << octaves
+    M, N = spectrum.shape[-3], spectrum.shape[-2]
+    # One axis at a time: a mean over two axes at once takes eight times as long.
+    return spectrum.unflatten(-3, [k, M // k]).mean(-4).unflatten(-2, [k, N // k]).mean(-3)
+
+
+def modulus(z: Tensor) -> Tensor:
+    """|z| of pairs (..., 2), with all derivatives 0 where z = 0."""
+    squares = z * z
+    square = squares[..., 0] + squares[..., 1]
+    zero = square == 0
+    return square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def _fft(x: Tensor) -> Tensor:
+    """Real (..., M, N) -> (..., M, N, 2)."""
+    return torch.view_as_real(torch.fft.fft2(x))
+
+
+def _ifft(spectrum: Tensor) -> Tensor:
+    """(..., M, N, 2) -> (..., M, N, 2)."""
+    return torch.view_as_real(torch.fft.ifft2(torch.view_as_complex(spectrum)))
