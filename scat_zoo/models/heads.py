@@ -1,0 +1,124 @@
+"""What stands on a scattering stem: the normalisation of each order, and pooled classifiers."""
+from typing import List, Optional, Tuple
+
+import torch
+from timm.layers import SelectAdaptivePool2d
+from torch import Tensor, nn
+
+
+class OrderNorm(nn.Module):
+    """Log compression and batch normalisation of the channels of one order, put behind the normalised lower orders.
+
+    Coefficients S of order 1 and 2 are averages of moduli, and span magnitudes: they become log(S / m + log_floor) with
+    m their channel's mean. Negative ones, which a learned low-pass can produce, count as zero there. (Logarithms of
+    scattering coefficients: Anden and Mallat, Deep Scattering Spectrum, 2014.)
+
+    A model applies one OrderNorm after the other, so that the output of the i-th is the feature map of orders 0 to i.
+
+    Args:
+        start, stop: the channels of this order in the scattering map.
+        log_floor: 0 for no logarithm.
+    """
+
+    def __init__(self, start: int, stop: int, log_floor: float, device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.start, self.stop, self.log_floor = start, stop, log_floor
+        if log_floor > 0:
+            self.register_buffer('running_mean', torch.ones(stop - start, device=device, dtype=dtype))
+        else:
+            self.register_buffer('running_mean', None)
+        self.norm = nn.BatchNorm2d(stop - start, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """The running means at their start; the batch normalisation has a method of its own."""
+        if self.running_mean is not None:
+            self.running_mean.fill_(1)
+
+    def forward(self, scattering: Tensor, lower: Tensor) -> Tensor:
+        # (B, all channels, h, w), (B, start, h, w) -> (B, stop, h, w)
+        x = scattering[:, self.start:self.stop]
+        if self.running_mean is not None:
+            x = log_compression(x, self.running_mean, self.training, self.log_floor)
+        return torch.cat([lower, self.norm(x)], dim=1)
+
+
+@torch.fx.wrap
+def log_compression(x: Tensor, running_mean: Tensor, training: bool, floor: float) -> Tensor:
+    """log(x / m + floor) of (B, C, h, w); m is the mean of each channel in the batch while training, else the running one.
+
+    One node in a traced graph, or the update of the running mean would be taken for dead code.
+    """
+    mean = running_mean
+    if training:
+        mean = x.detach().mean(dim=[0, 2, 3])
+        running_mean.lerp_(mean.to(running_mean.dtype), 0.1)
+    # The smallest mean allowed only matters on blank images, whose coefficients are all zero.
+    return torch.log(x.clamp(min=0) / mean.clamp(min=1e-6).reshape(1, -1, 1, 1) + floor)
+
+
+def order_norms(channels: List[int], log_floor: float, device: Optional[torch.device] = None,
+                dtype: Optional[torch.dtype] = None) -> nn.ModuleList:
+    """One OrderNorm for each order, given the number of channels of each; order 0, a local mean, takes no logarithm."""
+    stops = [sum(channels[:i + 1]) for i in range(len(channels))]
+    return nn.ModuleList(
+        OrderNorm(stop - c, stop, log_floor if order > 0 else 0., device, dtype)
+        for order, (c, stop) in enumerate(zip(channels, stops)))
+
+
+class FlatPool(nn.Module):
+    """Average pooling to a fixed grid, then flatten: (B, C, h, w) -> (B, C * rows * columns). At that grid, flatten."""
+    pool_type = 'flat'
+
+    def __init__(self, grid: Tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+
+    def feat_mult(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x).flatten(1)
+
+
+class LinearHead(nn.Module):
+    """Pooling, dropout, linear classifier: timm's ClassifierHead with the pool type 'flat' besides timm's own.
+
+    Args:
+        in_features: channels of the feature map.
+        num_classes: 0 for no classifier.
+        pool_type: 'flat', or one of timm's ('avg', 'max', 'avgmax', 'catavgmax', ...), or '' for none.
+        grid: (rows, columns) that 'flat' pools to.
+        drop_rate: dropout before the classifier.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, pool_type: str, grid: Tuple[int, int],
+                 drop_rate: float = 0., device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.grid = grid
+        self.drop = nn.Dropout(drop_rate)
+        self._build(in_features, num_classes, pool_type, device, dtype)
+
+    def _build(self, in_features: int, num_classes: int, pool_type: str, device: Optional[torch.device],
+               dtype: Optional[torch.dtype]) -> None:
+        if pool_type == 'flat':
+            self.global_pool = FlatPool(self.grid)
+        else:
+            self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+        self.num_features = in_features * self.global_pool.feat_mult()          # pooled width
+        self.fc = nn.Identity()
+        if num_classes > 0:
+            self.fc = nn.Linear(self.num_features, num_classes, device=device, dtype=dtype)
+        self.train(self.training)
+
+    def reset(self, in_features: int, num_classes: int, pool_type: Optional[str] = None,
+              device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+        """A new classifier, and with it another pool type where given."""
+        self._build(in_features, num_classes, self.global_pool.pool_type if pool_type is None else pool_type,
+                    device, dtype)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(self.global_pool(x))
+        return x if pre_logits else self.fc(x)
