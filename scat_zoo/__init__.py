@@ -5,4 +5,6 @@ from .scattering.torch2d import Scattering2D, ScatteringTorch2D
 
 __version__ = '0.1.0'
 
-__all__ = ['ExampleLinearClassifier', 'ScatLinear', 'Scattering2D', 'ScatteringBase', 'ScatteringTorch2D', 'scat_linear']
+__all__ = [
+    'ExampleLinearClassifier', 'ScatLinear', 'Scattering2D', 'ScatteringBase', 'ScatteringTorch2D', 'scat_linear',
+]

@@ -45,8 +45,8 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
     channels = kwargs.get('in_chans') or cfg['input_size'][0]
     if (channels, *size) != tuple(cfg['input_size']):
         reduction = cfg['input_size'][1] // cfg['pool_size'][0]
-        cfg.update(input_size=(channels, *size), pool_size=tuple(s // reduction for s in size),
-                   mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
+        cfg.update(input_size=(channels, *size), pool_size=tuple(s // reduction for s in size))
+    cfg.update(mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
     return model
 
 

@@ -45,7 +45,7 @@ class OrderNorm(nn.Module):
 
 @torch.fx.wrap
 def log_compression(x: Tensor, running_mean: Tensor, training: bool, floor: float) -> Tensor:
-    """log(x / m + floor) of (B, C, h, w); m is the mean of each channel in the batch while training, else the running one.
+    """log(x / m + floor) of (B, C, h, w); m is each channel's mean in the batch while training, else the running one.
 
     One node in a traced graph, or the update of the running mean would be taken for dead code.
     """

@@ -173,7 +173,7 @@ class ScatLinear(Freezing):
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
-    """A checkpoint without filters was trained on the analytic ones: give these to a model whose filters are learned."""
+    """A checkpoint without filters was trained on the analytic ones: give these to a model that learns filters."""
     scattering = model.scattering
     if scattering.learnable and not any(key.startswith('scattering.') for key in state_dict):
         analytic = ScatteringStem(

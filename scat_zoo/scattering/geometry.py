@@ -1,15 +1,15 @@
 """Padding, output size, the table of scattering paths, and which filter is read at which level. Plain integers."""
 import numbers
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 
 class Path(NamedTuple):
     """One scattering path: its order, and scale and orientation index of each wavelet on it (None past its order)."""
     order: int
-    j1: int | None = None
-    theta1: int | None = None
-    j2: int | None = None
-    theta2: int | None = None
+    j1: Optional[int] = None
+    theta1: Optional[int] = None
+    j2: Optional[int] = None
+    theta2: Optional[int] = None
 
 
 def padded_size(height: int, width: int, J: int) -> Tuple[int, int]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 
-def gabor_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float, device: torch.device) -> Tensor:
+def gabor_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float,
+              device: torch.device) -> Tensor:
     """Fourier transform of a Gabor filter sampled on Z^2, at the frequencies of an FFT of this size.
 
     Args:
@@ -57,13 +58,14 @@ def gabor_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slan
 
 def _frequencies(size: int, centre: float, reach: float, device: torch.device) -> Tuple[Tensor, Tensor]:
     """FFT bins and offsets from the centre of all frequencies 2 pi k / size, k in Z, within reach of the centre."""
-    first = int(math.ceil((centre - reach) * size / (2 * math.pi)))
-    last = int(math.floor((centre + reach) * size / (2 * math.pi)))
+    first = math.ceil((centre - reach) * size / (2 * math.pi))
+    last = math.floor((centre + reach) * size / (2 * math.pi))
     k = torch.arange(first, last + 1, device=device)
     return k.remainder(size), k.to(torch.float64) * (2 * math.pi / size) - centre
 
 
-def morlet_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float, device: torch.device) -> Tensor:
+def morlet_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float,
+               device: torch.device) -> Tensor:
     """Fourier transform of a Morlet wavelet, zero at the zero frequency; arguments and result as for `gabor_hat`."""
     gabor = gabor_hat(size, sigma, theta, xi, slant, device)
     envelope = gabor_hat(size, sigma, theta, 0.0, slant, device)

@@ -14,11 +14,11 @@ class ScatteringTorch2D(nn.Module):
     """2-D wavelet scattering (Bruna and Mallat 2013), equal to kymatio 0.3.0's `ScatteringTorch2D`.
 
     `S(x)`, like `S.scattering(x)`, takes images (..., H, W) and returns coefficients (..., paths, H // 2^J, W // 2^J),
-    paths ordered as in `S.paths`. With `out_type='list'` it returns kymatio's list of dicts with keys coef, j, n, theta.
+    paths ordered as in `S.paths`. With `out_type='list'` it returns kymatio's list of dicts (coef, j, n, theta).
 
     State-dict keys are the same whether the filters are learnable or not, so checkpoints cross over; kymatio's keys
-    (`tensor0`, `tensor1`, ...) load too. Filters are computed in float64 and then rounded to `dtype`: for full precision
-    pass `dtype=torch.float64`, since `.double()` on a float32 module keeps the rounded values.
+    (`tensor0`, `tensor1`, ...) load too. Filters are computed in float64 and then rounded to `dtype`: for full
+    precision pass `dtype=torch.float64`, since `.double()` on a float32 module keeps the rounded values.
 
     Args:
         J: log-2 of the scale, at least 1.

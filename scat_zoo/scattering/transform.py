@@ -14,7 +14,8 @@ from . import geometry
 
 
 @torch.fx.wrap
-def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int, pre_pad: bool) -> Tensor:
+def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
+                 pre_pad: bool) -> Tensor:
     """Scattering coefficients of a batch of images (Bruna and Mallat 2013; equal to kymatio 0.3.0's).
 
     Half precision is computed in float32 and rounded at the end.
@@ -34,14 +35,14 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
         RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
     """
     if not x.is_floating_point():
-        raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example by x.float() / 255')
+        raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example x.float() / 255')
     height, width = x.shape[-2], x.shape[-1]
     M, N = phi[0].shape[-2], phi[0].shape[-1]
     padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
     if padded[0] != M or padded[1] != N:
         raise RuntimeError(
-            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is padded '
-            f'to {padded}: resize it, or use fixed filters, which follow the image size')
+            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is '
+            f'padded to {padded}: resize it, or use fixed filters, which follow the image size')
 
     batch = x.shape[:-2]
     count = 1
@@ -52,7 +53,7 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
     if dtype == torch.float16 or dtype == torch.bfloat16:
         x = x.float()
     if count == 0:                                                  # an FFT refuses an empty batch
-        x = x.new_zeros([1, height, width])
+        x = torch.cat([x, torch.zeros([1, height, width], dtype=x.dtype, device=x.device)])
     if not pre_pad:
         x = pad(x, M, N)
     s = _cascade(x, phi, psi, J, max_order)[:count]                 # (B, paths, h, w)
@@ -84,8 +85,8 @@ def pad(x: Tensor, M: int, N: int) -> Tensor:
     bottom, right = M - height - top, N - width - left
     # Torch reflects by less than the image size; where the padding equals it, the last row or column is added by hand.
     full_rows, full_cols = int(top == height), int(left == width)
-    x = F.pad(x.unsqueeze(1), [left - full_cols, right - full_cols, top - full_rows, bottom - full_rows], mode='reflect')
-    x = x.squeeze(1)
+    margins = [left - full_cols, right - full_cols, top - full_rows, bottom - full_rows]
+    x = F.pad(x.unsqueeze(1), margins, mode='reflect').squeeze(1)
     if full_rows:
         x = torch.cat([x[:, 1:2], x, x[:, -2:-1]], dim=1)
     if full_cols:
@@ -94,7 +95,7 @@ def pad(x: Tensor, M: int, N: int) -> Tensor:
 
 
 def _wavelet_modulus(spectrum: Tensor, psi: Tensor, octaves: int) -> Tensor:
-    """|x * psi| sampled every 2^octaves pixels: (B, 1, M, N, 2) and (L, M, N) -> (B, L, M / 2^octaves, N / 2^octaves)."""
+    """|x * psi| sampled every k = 2^octaves pixels: (B, 1, M, N, 2) and (L, M, N) -> (B, L, M / k, N / k)."""
     return modulus(_ifft(fold(filtered(spectrum, psi), octaves)))
 
 
