@@ -1,0 +1,109 @@
+"""The command line: `scat-zoo train` and `scat-zoo predict`."""
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+import torch
+from timm.utils import ParseKwargs
+
+from . import __version__
+from .train import job
+from .train.loop import Recipe
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.command(args)
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError) as error:
+        print(f'scat-zoo: error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='scat-zoo', description='Learnable wavelet scattering models.')
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    train = commands.add_parser(
+        'train', help='train a model on images', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description='Train a model, and once more with frozen filters for comparison; test both; write checkpoints and '
+                    'a picture of the filters. Ctrl-C stops after the running step, --resume goes on from there.')
+    train.set_defaults(command=_train)
+    train.add_argument('--model', default='scat_linear', help='name of a registered model')
+    train.add_argument('--learnable', action=argparse.BooleanOptionalAction, default=True, help='learn the filters')
+    train.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
+                       help='keywords for the model, such as J=3')
+    train.add_argument('--img-size', type=_positive, help="image side (default: the data's own, 64 for folders)")
+    train.add_argument('--in-chans', type=_positive, help="image channels, 1 or 3 (default: the data's own)")
+    train.add_argument('--data', default='sample',
+                       help="'sample' (built in), 'fashion-mnist', or a folder with train and test images by class")
+    train.add_argument('--root', type=Path, help='folder of Fashion-MNIST, if not that of the Debian package')
+    train.add_argument('--val-fraction', type=_number, default=0.1, help='part of the training images for validation')
+    train.add_argument('--augment', action='store_true', help="timm's default augmentation: random crop, scale, flip")
+    train.add_argument('--epochs', type=_positive, default=40)
+    train.add_argument('--batch-size', type=_positive, default=32)
+    train.add_argument('--opt', default='adamw', help="one of timm's optimisers")
+    train.add_argument('--lr', type=_number, default=1e-3, help='peak learning rate, of filters and head')
+    train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
+    train.add_argument('--warmup-epochs', type=int, default=1)
+    train.add_argument('--label-smoothing', type=_number, default=0.2)
+    train.add_argument('--seed', type=int, default=0)
+    train.add_argument('--workers', type=int, default=0, help='processes that load images')
+    train.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
+    train.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
+    train.add_argument('--resume', action='store_true', help='continue the run in --output')
+
+    predict = commands.add_parser('predict', help='classify images with a checkpoint')
+    predict.set_defaults(command=_predict)
+    predict.add_argument('checkpoint', type=Path, help='checkpoint folder of a run')
+    predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
+    predict.add_argument('--topk', type=_positive, default=3)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> None:
+    recipe = Recipe(
+        epochs=args.epochs, batch_size=args.batch_size, opt=args.opt, lr=args.lr, weight_decay=args.weight_decay,
+        warmup_epochs=args.warmup_epochs, label_smoothing=args.label_smoothing, augment=args.augment, seed=args.seed,
+        workers=args.workers)
+    kwargs = {'img_size': args.img_size, 'in_chans': args.in_chans}
+    kwargs = {key: value for key, value in kwargs.items() if value is not None} | args.model_kwargs
+    job.train(
+        args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, recipe,
+        args.output or Path('runs') / args.model, args.resume, args.device)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    for path, classes in job.predict(args.checkpoint, args.images, args.topk):
+        print(path)
+        for name, probability in classes:
+            print(f'  {100 * probability:6.2f} %  {name}')
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f'expected a finite number of at least 0, got {text}')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
+    return value
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f'no device {text!r}') from error

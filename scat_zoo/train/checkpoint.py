@@ -1,0 +1,50 @@
+"""Checkpoints: folders in timm's own format (`config.json`, `model.safetensors`), written atomically."""
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+import timm
+from safetensors import SafetensorError
+from timm.models import save_for_hf
+from torch import nn
+
+
+def save(model: nn.Module, folder: Path, label_names: Sequence[str] = ()) -> None:
+    """Write weights and the config that rebuilds the model; `timm.create_model('local-dir:FOLDER', pretrained=True)`
+    reads them back, to the same bits. A checkpoint that is there already is replaced once the new one is complete."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as scratch:
+        new = Path(scratch) / 'new'
+        save_for_hf(model, new, model_config={'label_names': list(label_names)}, safe_serialization=True)
+        _without_num_classes(new / 'config.json')
+        if folder.exists():
+            os.replace(folder, Path(scratch) / 'old')
+        os.replace(new, folder)
+
+
+def _without_num_classes(config: Path) -> None:
+    # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
+    content = json.loads(config.read_text())
+    content.get('model_args', {}).pop('num_classes', None)
+    config.write_text(json.dumps(content, indent=2))
+
+
+def load(folder: Path) -> nn.Module:
+    """The model of a checkpoint folder, in eval mode.
+
+    Raises:
+        ValueError: in one sentence, if there is no complete checkpoint.
+    """
+    folder = Path(folder)
+    missing = [name for name in ('config.json', 'model.safetensors') if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f'no checkpoint in {folder}: expected a folder with config.json and model.safetensors, '
+                         f'{" and ".join(missing)} missing')
+    try:
+        return timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'the checkpoint in {folder} is corrupt or does not fit: {reason}') from error

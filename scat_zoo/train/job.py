@@ -1,0 +1,133 @@
+"""The main job: train a model, train it again with frozen filters for comparison, test both, draw the filters."""
+import copy
+import importlib.util
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from timm.optim import get_optimizer_info
+from timm.utils import random_seed
+from torch import Tensor, nn
+
+from ..scattering.banks import PixelwiseBank
+from ..scattering.plot import draw_filters
+from . import checkpoint
+from .data import Data, Prepared, load, open_image, with_channels
+from .loop import Recipe, evaluate, fit
+
+
+def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_name: str, root: Optional[Path],
+          val_fraction: float, recipe: Recipe, output: Path, resume: bool, device: torch.device) -> None:
+    """Train, test and write everything into `output`; see the command `scat-zoo train`.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, OSError: on bad input, before any training.
+        KeyboardInterrupt, FloatingPointError: as `loop.fit`.
+    """
+    if learnable and importlib.util.find_spec('matplotlib') is None:
+        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
+    get_optimizer_info(recipe.opt)
+    data = load(data_name, root, val_fraction, recipe.seed)
+    # Models are built before anything is written: what they refuse, they refuse here.
+    variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
+    models = {name: _create(model_name, flag, model_kwargs, data, recipe.seed) for name, flag in variants.items()}
+    settings = {'model': model_name, 'learnable': learnable, 'model_kwargs': model_kwargs, 'data': data_name,
+                'root': str(root), 'val_fraction': val_fraction, 'recipe': asdict(recipe)}
+    _prepare(output, settings, resume)
+    print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} '
+          f'test images of {len(data.classes)} classes; writing to {output}')
+
+    start = copy.deepcopy(getattr(models.get('learned'), 'scattering', None))
+    results = {}
+    for name, model in models.items():
+        random_seed(recipe.seed)
+        training, inference = _transforms(model, recipe.augment)
+        train_set = Prepared(data.train, model.in_chans, training)
+        val_set, test_set = (Prepared(part, model.in_chans, inference) for part in (data.val, data.test))
+        history = fit(model, train_set, val_set, recipe, device, output / f'{name}.state', f'{name} filters')
+        results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
+
+    main = next(iter(models))
+    for name, model in models.items():
+        checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
+    if learnable:
+        results['learned']['filter_change'] = _relative_change(start.bank, models['learned'].scattering.bank)
+        draw_filters(start.bank, models['learned'].scattering.bank, output / 'filters.png')
+    _write_json(output / 'results.json', results)
+
+    print(f'test accuracy {results[main]["test_accuracy"]:.2f} %')
+    if learnable:
+        print(f'  with frozen filters, same recipe: {results["frozen"]["test_accuracy"]:.2f} %')
+        print(f'  training moved the filters by {100 * results["learned"]["filter_change"]:.1f} % (relative norm)')
+        print(f'filters    {output / "filters.png"}')
+    print(f'checkpoint {output / "checkpoint"}')
+
+
+def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
+    """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder."""
+    model = checkpoint.load(folder)
+    _, transform = _transforms(model, augment=False)
+    pictures = torch.stack([transform(with_channels(open_image(path), model.in_chans)) for path in images])
+    names = model.pretrained_cfg.get('label_names') or [str(i) for i in range(model.num_classes)]
+    with torch.inference_mode():
+        probabilities = model(pictures).softmax(1)                              # (images, classes)
+    best, index = probabilities.topk(min(topk, model.num_classes))
+    return [(path, [(names[i], p) for i, p in zip(row_i, row_p)])
+            for path, row_i, row_p in zip(images, index.tolist(), best.tolist())]
+
+
+def _create(name: str, learnable: bool, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
+    if not timm.is_model(name):
+        raise ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
+    random_seed(seed)
+    channels, height, width = data.input_size
+    kwargs = {'num_classes': len(data.classes), 'in_chans': channels, 'img_size': (height, width), **kwargs}
+    return timm.create_model(
+        name, learnable=learnable, pretrained_cfg_overlay={'mean': data.mean, 'std': data.std}, **kwargs)
+
+
+def _transforms(model: nn.Module, augment: bool) -> Tuple[Callable[[Image.Image], Tensor], ...]:
+    """(for training, for inference)."""
+    config = resolve_data_config({}, model=model)
+    return create_transform(**config, is_training=True, no_aug=not augment), create_transform(**config)
+
+
+def _relative_change(before: PixelwiseBank, after: PixelwiseBank) -> float:
+    """Norm of the change of all filters over the norm of all filters."""
+    a, b = (torch.cat([p.detach().cpu().double().flatten() for p in bank.state_dict().values()])
+            for bank in (before, after))
+    return ((b - a).norm() / a.norm()).item()
+
+
+def _prepare(output: Path, settings: Dict[str, Any], resume: bool) -> None:
+    """Make the output folder, or check that the run in it is the one to resume."""
+    file = output / 'settings.json'
+    settings = json.loads(json.dumps(settings))
+    if file.exists():
+        if not resume:
+            raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
+        before = json.loads(file.read_text())
+        if before != settings:
+            changed = [f'{key} was {before.get(key)}, is {settings[key]}'
+                       for key in settings if settings[key] != before.get(key)]
+            raise ValueError(f'cannot resume the run in {output} with other settings: {"; ".join(changed)}')
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f'{output} is not empty and holds no run; choose another --output')
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_json(file, settings)
+    except OSError as error:
+        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
+
+
+def _write_json(file: Path, content: Any) -> None:
+    partial = file.with_suffix('.partial')
+    partial.write_text(json.dumps(content, indent=2))
+    os.replace(partial, file)

@@ -1,0 +1,152 @@
+"""Training a classifier so that it can be stopped and resumed: `fit`, and `evaluate`."""
+import contextlib
+import os
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import AverageMeter, accuracy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: timm's optimiser by name, a cosine schedule with warm-up, cross-entropy."""
+    epochs: int
+    batch_size: int
+    opt: str
+    lr: float
+    weight_decay: float
+    warmup_epochs: int
+    label_smoothing: float
+    augment: bool
+    seed: int
+    workers: int
+
+
+def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: torch.device, state_file: Path,
+        title: str) -> List[Dict[str, float]]:
+    """Train the model in place; return train loss and validation accuracy of each epoch.
+
+    The state goes to `state_file` after each epoch, and after the running step on Ctrl-C. If the file exists, training
+    goes on from there; without workers, and with the same number of threads, to the same bits as without a stop.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with the state saved.
+        FloatingPointError: when the loss is not finite.
+    """
+    model.to(device)
+    batch_size = min(recipe.batch_size, len(train))
+    updates = len(train) // batch_size                  # of an epoch; the rest of its images are left out
+    optimizer = create_optimizer_v2(model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    scheduler, _ = create_scheduler_v2(
+        optimizer, sched='cosine', num_epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs,
+        step_on_epochs=False, updates_per_epoch=updates)
+    history: List[Dict[str, float]] = []
+    done, loss_sum = 0, torch.zeros((), device=device)          # updates done; sum of the losses of this epoch
+    if state_file.exists():
+        done, loss_sum, history = _restore(state_file, model, optimizer, device)
+
+    def save() -> None:
+        _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history)
+
+    with _noticing_ctrl_c() as stopped, tqdm(
+            total=recipe.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True) as bar:
+        for epoch in range(done // updates, recipe.epochs):
+            model.train()
+            for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, recipe):
+                logits = model(images.to(device))
+                loss = F.cross_entropy(logits, targets.to(device), label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                done += 1
+                scheduler.step_update(done)
+                loss_sum += loss.detach()
+                bar.update()
+                if stopped():
+                    save()
+                    raise KeyboardInterrupt
+            mean_loss = loss_sum.item() / updates
+            if not np.isfinite(mean_loss):
+                raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
+            history.append({'loss': mean_loss, 'val_accuracy': evaluate(model, val, device)})
+            bar.set_postfix(loss=f'{mean_loss:.3f}', val=f'{history[-1]["val_accuracy"]:.1f} %')
+            loss_sum.zero_()
+            save()
+    return history
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_size: int = 256) -> float:
+    """Top-1 accuracy in per cent."""
+    model.eval()
+    top1 = AverageMeter()
+    for images, targets in DataLoader(dataset, batch_size):
+        logits = model(images.to(device))
+        top1.update(accuracy(logits, targets.to(device))[0].item(), len(targets))
+    return top1.avg
+
+
+def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int, recipe: Recipe) -> Iterator[Sequence[Tensor]]:
+    """The epoch's shuffled batches, without the first `skip`."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed + epoch)).tolist()
+    batches = [order[i:i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    # A generator of its own: the loader's draw of a seed must not move the global one, which augmentation uses.
+    return iter(DataLoader(dataset, batch_sampler=batches[skip:], num_workers=recipe.workers,
+                           generator=torch.Generator().manual_seed(recipe.seed + epoch)))
+
+
+def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
+    numpy_state = list(np.random.get_state())
+    numpy_state[1] = torch.from_numpy(numpy_state[1])
+    state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'progress': progress,
+             'random': [torch.get_rng_state(), random.getstate(), numpy_state]}
+    partial = file.with_suffix('.partial')
+    torch.save(state, partial)
+    os.replace(partial, file)
+
+
+def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+             device: torch.device) -> Tuple[int, Tensor, List[Dict[str, float]]]:
+    try:
+        state = torch.load(file, weights_only=True)
+        model.load_state_dict(state['model'])
+        optimizer.load_state_dict(state['optimizer'])
+    except Exception as error:
+        raise ValueError(f'cannot resume from {file}: {str(error).splitlines()[0]}') from error
+    torch_state, python_state, numpy_state = state['random']
+    torch.set_rng_state(torch_state)
+    random.setstate(python_state)
+    np.random.set_state((numpy_state[0], numpy_state[1].numpy(), *numpy_state[2:]))
+    progress = state['progress']
+    return progress['done'], progress['loss_sum'].to(device), progress['history']
+
+
+@contextlib.contextmanager
+def _noticing_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag, so that the running step ends whole; a second one stops at once."""
+    pressed: List[int] = []
+
+    def notice(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, notice)
+    except ValueError:                                  # not in the main thread: no Ctrl-C comes here
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
