@@ -9,7 +9,7 @@ from torch import nn
 from scat_zoo.scattering import geometry
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _built(J, shape, L):
     return Kymatio(J, shape, L)
 

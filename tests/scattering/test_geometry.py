@@ -4,7 +4,8 @@ import pytest
 from scat_zoo.scattering import geometry
 
 
-@pytest.mark.parametrize(('J', 'L', 'max_order', 'count'), [(2, 8, 2, 81), (3, 8, 2, 217), (4, 8, 2, 417), (3, 6, 1, 19)])
+@pytest.mark.parametrize(('J', 'L', 'max_order', 'count'), [
+    (2, 8, 2, 81), (3, 8, 2, 217), (4, 8, 2, 417), (3, 6, 1, 19)])
 def test_number_of_paths(J, L, max_order, count):
     paths = geometry.paths(J, L, max_order)
     assert len(paths) == len(set(paths)) == count

@@ -10,7 +10,9 @@ from scat_zoo.scattering import geometry, morlet
 
 CPU = torch.device('cpu')
 # Small and large, slanted either way, fine enough that several aliases count.
-GABORS = [(0.8, 0.3, 2.356, 0.5), (1.6, -1.2, 1.18, 0.5), (0.8, 0.0, 2.356, 4.0), (3.2, 2.0, 0.6, 1.0), (0.4, 0.7, 3.0, 0.5)]
+GABORS = [
+    (0.8, 0.3, 2.356, 0.5), (1.6, -1.2, 1.18, 0.5), (0.8, 0.0, 2.356, 4.0), (3.2, 2.0, 0.6, 1.0), (0.4, 0.7, 3.0, 0.5),
+]
 
 
 def gabor_in_space(size, sigma, theta, xi, slant, tiles=8):

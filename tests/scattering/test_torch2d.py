@@ -45,7 +45,8 @@ MISTAKES = {
     'one dimension': ({}, torch.zeros(32), RuntimeError, 'Input tensor must have at least two dimensions'),
     'not contiguous': ({}, torch.zeros(32, 32, 3).permute(2, 0, 1), RuntimeError, 'must be contiguous'),
     'another size': ({}, torch.zeros(32, 31), RuntimeError, 'Tensor must be of spatial size (32,32)'),
-    'not padded': ({'pre_pad': True}, torch.zeros(32, 32), RuntimeError, 'Padded tensor must be of spatial size (40,40)'),
+    'not padded': (
+        {'pre_pad': True}, torch.zeros(32, 32), RuntimeError, 'Padded tensor must be of spatial size (40,40)'),
     'float64': ({}, torch.zeros(32, 32, dtype=torch.float64), TypeError, 'Input and filter must be of the same dtype'),
     'integers': ({}, torch.zeros(32, 32, dtype=torch.uint8), RuntimeError, ''),
 }
@@ -106,7 +107,7 @@ def test_state_dict_keys_name_level_scale_and_orientation():
 
 
 def test_a_state_dict_that_does_not_fit_is_refused():
-    with pytest.raises(RuntimeError, match='size mismatch for bank.phi.level0.hat'):
+    with pytest.raises(RuntimeError, match=r'size mismatch for bank\.phi\.level0\.hat'):
         ScatteringTorch2D(2, (32, 32)).load_state_dict(ScatteringTorch2D(2, (28, 28)).state_dict())
     with pytest.raises(RuntimeError, match='Missing key'):
         ScatteringTorch2D(2, (32, 32)).load_state_dict({})

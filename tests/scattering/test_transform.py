@@ -11,7 +11,8 @@ def filters(J, L, side, dtype=torch.float64):
     return FixedBank(J, L, (side, side), dtype=dtype)
 
 
-@pytest.mark.parametrize(('size', 'J'), [((32, 32), 2), ((28, 33), 3), ((33, 47), 5), ((8, 8), 3), ((16, 40), 4), ((2, 2), 1)])
+@pytest.mark.parametrize(('size', 'J'), [
+    ((32, 32), 2), ((28, 33), 3), ((33, 47), 5), ((8, 8), 3), ((16, 40), 4), ((2, 2), 1)])
 def test_pad_is_reflection(size, J):
     x = torch.rand(2, *size)
     M, N = geometry.padded_size(*size, J)

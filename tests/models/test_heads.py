@@ -1,0 +1,53 @@
+"""Norms and pools."""
+import pytest
+import torch
+
+from scat_zoo.models.heads import FlatPool, LinearHead, log_compression, order_norms
+
+
+def test_order_norms_put_one_order_behind_the_other():
+    norms = order_norms([1, 4, 8], log_floor=0.1)
+    s = torch.rand(3, 13, 2, 2) + 0.5
+    features = s[:, :0]
+    widths = []
+    for norm in norms:
+        lower = features
+        features = norm(s, features)
+        assert torch.equal(features[:, :lower.shape[1]], lower)
+        widths.append(features.shape[1])
+    assert widths == [1, 5, 13]
+    # Batch normalisation, in training: zero mean and unit variance in every channel.
+    assert features.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (features.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-2
+
+
+def test_log_compression_is_relative_to_the_mean():
+    x = torch.rand(4, 2, 3, 3) + 0.1
+    running = torch.ones(2)
+    y = log_compression(x, running, True, 0.1)
+    assert torch.allclose(y, torch.log(x / x.mean((0, 2, 3), keepdim=True) + 0.1))
+    assert torch.allclose(running, 0.9 + 0.1 * x.mean((0, 2, 3)))
+    # So the scale of the input does not matter, while training.
+    assert torch.allclose(log_compression(1000 * x, running, True, 0.1), y, atol=1e-5)
+    assert torch.allclose(log_compression(x, torch.tensor([2., 4.]), False, 0.1)[:, 1], torch.log(x[:, 1] / 4 + 0.1))
+
+
+def test_flat_pool_is_flatten_at_its_own_grid():
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(FlatPool((4, 5))(x), x.flatten(1))
+    assert FlatPool((2, 2))(x).shape == (2, 12)
+    assert FlatPool((8, 8))(x).shape == (2, 192)
+
+
+@pytest.mark.parametrize(('pool', 'width'), [('flat', 48), ('avg', 3), ('max', 3), ('catavgmax', 6)])
+def test_head_width(pool, width):
+    head = LinearHead(3, 7, pool, grid=(4, 4))
+    x = torch.randn(2, 3, 4, 4)
+    assert head.num_features == width
+    assert head(x, pre_logits=True).shape == (2, width)
+    assert head(x).shape == (2, 7)
+
+
+def test_an_unknown_pool_is_refused():
+    with pytest.raises(AssertionError, match='Invalid pool type: nonsense'):
+        LinearHead(3, 7, 'nonsense', grid=(4, 4))

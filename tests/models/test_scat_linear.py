@@ -1,0 +1,263 @@
+"""scat_linear as users of timm meet it; timm's own test file is run on it besides."""
+import copy
+import json
+import pickle
+
+import pytest
+import timm
+import timm.optim
+import torch
+
+import scat_zoo
+from scat_zoo.scattering.banks import FixedBank, PixelwiseBank
+
+
+def create(**kwargs):
+    return timm.create_model('scat_linear', **{'num_classes': 5, 'in_chans': 1, 'img_size': 16, **kwargs})
+
+
+def perturb(model):
+    with torch.no_grad():
+        for p in model.scattering.parameters():
+            p.mul_(1 + 0.3 * torch.randn_like(p))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_()
+    return model.eval()
+
+
+def test_the_line_of_the_readme():
+    model = timm.create_model('scat_linear', learnable=True, num_classes=10, in_chans=1, img_size=28)
+    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+    cfg = model.pretrained_cfg
+    assert (cfg['input_size'], cfg['pool_size'], cfg['fixed_input_size']) == ((1, 28, 28), (7, 7), True)
+    assert timm.data.resolve_data_config({}, model=model)['input_size'] == (1, 28, 28)
+
+
+@pytest.mark.parametrize(('kwargs', 'channels', 'side'), [
+    ({}, 81, 4), ({'J': 3}, 217, 2), ({'L': 4, 'max_order': 1}, 9, 4), ({'J': 1}, 9, 8), ({'in_chans': 3}, 243, 4)])
+def test_features(kwargs, channels, side):
+    x = torch.randn(2, kwargs.get('in_chans', 1), 16, 16)
+    assert create(num_classes=0, **kwargs)(x).shape == (2, channels * side * side)
+    assert create(num_classes=0, global_pool='', **kwargs)(x).shape == (2, channels, side, side)
+    assert create(num_classes=0, global_pool='avg', **kwargs)(x).shape == (2, channels)
+    levels = create(features_only=True, **kwargs)
+    maps = levels(x)
+    assert [m.shape[1] for m in maps] == levels.feature_info.channels()
+    assert maps[-1].shape == (2, channels, side, side)
+
+
+def test_channels_are_path_major():
+    model = create(in_chans=2)
+    x = torch.randn(1, 2, 16, 16)
+    s = scat_zoo.ScatteringTorch2D(2, (16, 16))(x)                              # (1, 2, 81, 4, 4)
+    assert len(model.scattering.paths) == 81
+    assert torch.allclose(model.scattering(x).reshape(1, 81, 2, 4, 4), s.transpose(1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(28, 28), (32, 32), (96, 64), (63, 66)])
+def test_fixed_filters_follow_the_image(size):
+    x = torch.randn(2, 1, *size)
+    s = scat_zoo.ScatteringTorch2D(2, size)(x)[:, 0]
+    model = create()
+    assert torch.allclose(model.scattering(x), s, atol=1e-6)
+    assert model(x).shape == (2, 5)
+
+
+def test_learned_filters_are_tied_to_their_size():
+    with pytest.raises(RuntimeError, match=r'padded to \(24, 24\).*\(32, 32\).*resize it, or use fixed filters'):
+        create(learnable=True)(torch.randn(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize(('kwargs', 'error', 'phrase'), [
+    ({'nonsense': 1}, TypeError, 'nonsense'),
+    ({'J': 5}, ValueError, 'J=5 needs images of at least 32 pixels'),
+    ({'max_order': 3}, ValueError, 'max_order must be 1 or 2'),
+    ({'pretrained': True}, RuntimeError, 'No pretrained weights exist for scat_linear'),
+])
+def test_bad_arguments(kwargs, error, phrase):
+    with pytest.raises(error, match=phrase):
+        create(**kwargs)
+
+
+@pytest.mark.parametrize(('x', 'phrase'), [
+    (torch.zeros(1, 3, 16, 16), r'expected images of shape \(B, 1, H, W\)'),
+    (torch.zeros(1, 16, 16), r'expected images of shape \(B, 1, H, W\)'),
+    (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), r'expected floating-point images, got torch\.uint8'),
+    (torch.zeros(1, 1, 2, 16), r'larger than 2\^J'),
+])
+def test_bad_images(x, phrase):
+    with pytest.raises(RuntimeError, match=phrase):
+        create()(x)
+
+
+def test_default_cfg_stays_generic():
+    model = timm.create_model('scat_linear')
+    assert model.num_classes == 1000
+    assert model.pretrained_cfg['input_size'] == (3, 32, 32)
+    assert model.pretrained_cfg['first_conv'] == []
+    assert not model.pretrained_cfg['fixed_input_size']
+
+
+def test_freezing():
+    model = create(learnable=True)
+    x = torch.randn(2, 1, 16, 16)
+    model.freeze_scattering()
+    model(x).sum().backward()
+    assert all(p.grad is None for p in model.scattering.parameters())
+    assert all(p.grad is not None for p in model.head_parameters())
+    model.unfreeze_scattering()
+    timm.utils.freeze(model, ['scattering'])
+    assert not any(p.requires_grad for p in model.scattering.parameters())
+    timm.utils.unfreeze(model, ['scattering'])
+    model.freeze_classifier()
+    assert all(p.requires_grad for p in model.scattering.parameters())
+    assert not any(p.requires_grad for p in model.head_parameters())
+    model.unfreeze_classifier()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_filters_take_no_weight_decay():
+    model = create(learnable=True)
+    optimizer = timm.optim.create_optimizer_v2(model, opt='adamw', lr=1e-3, weight_decay=0.1)
+    decayed = {id(p) for group in optimizer.param_groups if group['weight_decay'] for p in group['params']}
+    assert decayed == {id(model.head.fc.weight)}
+
+
+def test_set_learnable_turns_fixed_filters_into_parameters():
+    model = create().eval()
+    x = torch.randn(2, 1, 16, 16)
+    expected = model(x)
+    assert isinstance(model.scattering.bank, FixedBank)
+    model.scattering.set_learnable(True)
+    assert torch.equal(model(x), expected)
+    assert model.scattering.learnable
+    perturb(model)
+    learned = model(x)
+    model.scattering.set_learnable(False)
+    assert not list(model.scattering.parameters())
+    assert torch.equal(model(x), learned)
+
+
+@pytest.mark.parametrize('how', ['load_state_dict', 'local-dir', 'safetensors'])
+def test_train_learnable_deploy_frozen(how, tmp_path):
+    """Learned filters loaded into a model with fixed ones become frozen filters, and never get lost."""
+    from safetensors.torch import load_file, save_file
+    learned = perturb(create(learnable=True))
+    x = torch.randn(2, 1, 16, 16)
+    if how == 'local-dir':
+        timm.models.save_for_hf(learned, tmp_path, safe_serialization=True)
+        frozen = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, learnable=False)
+    else:
+        frozen = create()
+        state = learned.state_dict()
+        if how == 'safetensors':
+            save_file(state, tmp_path / 'model.safetensors')
+            state = load_file(tmp_path / 'model.safetensors')
+        frozen.load_state_dict(state)
+    assert not list(frozen.scattering.parameters())
+    assert isinstance(frozen.scattering.bank, PixelwiseBank)
+    assert torch.equal(frozen.eval()(x), learned(x))
+    # And again from there.
+    again = create()
+    again.load_state_dict(frozen.state_dict())
+    assert torch.equal(again.eval()(x), learned(x))
+
+
+def test_weights_trained_on_fixed_filters_start_a_learnable_model(tmp_path):
+    fixed = perturb(create())
+    timm.models.save_for_hf(fixed, tmp_path, safe_serialization=True)
+    assert 'scattering' not in str(list(fixed.state_dict()))
+    model = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, learnable=True).eval()
+    x = torch.randn(2, 1, 16, 16)
+    assert len(list(model.scattering.parameters())) == 18
+    assert torch.equal(model(x), fixed(x))
+    with pytest.raises(RuntimeError, match='Missing key'):          # a plain load drops nothing silently
+        create(learnable=True).load_state_dict(fixed.state_dict())
+
+
+@pytest.mark.parametrize('learnable', [False, True])
+def test_timm_checkpoint_folder_is_bit_equal(learnable, tmp_path):
+    model = perturb(create(learnable=learnable, J=3, L=4))
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(again(x), model(x))
+    assert json.loads((tmp_path / 'config.json').read_text())['model_args']['J'] == 3
+
+
+@pytest.mark.parametrize('learnable', [False, True])
+def test_copies(learnable):
+    model = perturb(create(learnable=learnable))
+    x = torch.randn(2, 1, 16, 16)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x), model(x))
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit')
+@pytest.mark.parametrize('learnable', [False, True])
+def test_torchscript_equals_eager(learnable):
+    model = perturb(create(learnable=learnable))
+    scripted = torch.jit.script(model)
+    sizes = [(16, 16)] if learnable else [(16, 16), (32, 24)]       # a script builds filters for another size too
+    for size in sizes:
+        x = torch.randn(2, 1, *size)
+        assert torch.allclose(scripted(x), model(x), atol=1e-6)
+    x = torch.randn(2, 1, 16, 16)
+    grads = [torch.autograd.grad(m(x).square().sum(), list(m.parameters())) for m in (scripted, model)]
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*grads, strict=True))
+
+
+def test_traced_training_updates_the_running_means():
+    """They must not be dead code to a tracer."""
+    model = create().train()
+    traced = torch.fx.symbolic_trace(model)
+    before = model.norms[1].running_mean.clone()
+    traced(torch.randn(4, 1, 16, 16))
+    assert not torch.equal(model.norms[1].running_mean, before)
+
+
+def test_bfloat16_and_half_run():
+    x = torch.randn(2, 1, 16, 16)
+    for dtype in (torch.bfloat16, torch.float16):
+        model = create().eval()
+        expected = model(x)
+        actual = model.to(dtype)(x.to(dtype))
+        assert actual.dtype == dtype
+        # Eight bits of mantissa, in logarithms.
+        assert torch.allclose(actual.float(), expected, atol=0.1)
+
+
+def test_odd_layouts():
+    model = create(in_chans=3).eval()
+    x = torch.randn(2, 3, 16, 16)
+    expected = model(x)
+    assert torch.equal(model(x.to(memory_format=torch.channels_last)), expected)
+    assert torch.equal(model(x.transpose(2, 3).contiguous().transpose(2, 3)), expected)
+    assert model(x[:0]).shape == (0, 5)
+
+
+def test_a_blank_image_gives_finite_logits_and_gradients():
+    model = create(learnable=True).train()
+    x = torch.zeros(2, 1, 16, 16, requires_grad=True)
+    logits = model(x)
+    logits.square().sum().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in [x, *model.parameters()])
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    grads = []
+    for enable in (False, True):
+        torch.manual_seed(0)
+        model = create(learnable=True).train()
+        model.set_grad_checkpointing(enable)
+        model(torch.randn(2, 1, 16, 16)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_log_floor_zero_leaves_the_logarithm_out():
+    model = create(log_floor=0., global_pool='', num_classes=0).eval()
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.allclose(model(x), model.scattering(x) / (1 + 1e-5) ** 0.5)

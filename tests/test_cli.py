@@ -1,0 +1,172 @@
+"""The commands as a user runs them, in processes of their own."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from scat_zoo import cli
+from scat_zoo.train import data
+
+# A small model, for a run of seconds.
+SMALL = ['--model-kwargs', 'L=2', '--epochs', '4', '--augment']
+
+
+def command(*args):
+    return [sys.executable, '-m', 'scat_zoo', *map(str, args)]
+
+
+def scat_zoo(*args, **kwargs):
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def weights(folder):
+    return {f'{part}/{key}': value for part in ('checkpoint', 'checkpoint-frozen')
+            for key, value in load_file(folder / part / 'model.safetensors').items()}
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    output = tmp_path_factory.mktemp('run') / 'whole'
+    result = scat_zoo('train', *SMALL, '--output', output)
+    assert result.returncode == 0, result.stderr
+    return output, result
+
+
+def test_train_writes_what_it_says(whole_run):
+    output, result = whole_run
+    accuracies = re.findall(r'^test accuracy (\d\d\.\d\d) %$', result.stdout, re.MULTILINE)
+    frozen = re.findall(r'with frozen filters, same recipe: (\d\d\.\d\d) %', result.stdout)
+    results = json.loads((output / 'results.json').read_text())
+    assert [float(a) for a in accuracies] == [round(results['learned']['test_accuracy'], 2)]
+    assert [float(a) for a in frozen] == [round(results['frozen']['test_accuracy'], 2)]
+    assert float(accuracies[0]) > 50                            # four epochs; chance is 10
+    assert results['learned']['filter_change'] > 0.01
+    assert str(output / 'checkpoint') in result.stdout
+    assert 'step/s' in result.stderr                            # the progress bar
+    with Image.open(output / 'filters.png') as picture:
+        assert picture.format == 'PNG'
+        assert picture.width >= 1200
+        assert len(np.unique(np.asarray(picture).reshape(-1, (picture.mode == 'RGBA' and 4) or 3), axis=0)) > 100
+
+
+def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
+    output = tmp_path / 'run'
+    with subprocess.Popen(command('train', *SMALL, '--output', output), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        deadline = time.monotonic() + 240
+        while not (output / 'learned.state').exists():          # the first of four epochs is done
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert 'Traceback' not in stderr
+    assert not (output / 'checkpoint').exists()
+    refused = scat_zoo('train', *SMALL, '--output', output)
+    assert refused.returncode == 2
+    assert 'holds a run already: continue it with --resume' in refused.stderr
+    resumed = scat_zoo('train', *SMALL, '--output', output, '--resume')
+    assert resumed.returncode == 0, resumed.stderr
+    expected, actual = weights(whole_run[0]), weights(output)
+    assert expected.keys() == actual.keys()
+    assert all(np.array_equal(expected[key], actual[key]) for key in expected)
+    other = scat_zoo('train', *SMALL, '--output', output, '--resume', '--lr', '0.5')
+    assert other.returncode == 2
+    assert 'with other settings' in other.stderr
+
+
+def test_predict(whole_run, tmp_path):
+    output, _ = whole_run
+    image, _target = data.load('sample').test[0]
+    image.save(tmp_path / 'a.png')
+    image.convert('RGB').resize((56, 56)).save(tmp_path / 'b.jpg')
+    result = scat_zoo('predict', output / 'checkpoint', tmp_path / 'a.png', tmp_path / 'b.jpg', '--topk', 10)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [lines[0], lines[11]] == [str(tmp_path / 'a.png'), str(tmp_path / 'b.jpg')]
+    assert {line.split('%')[1].strip() for line in lines[1:11]} == set(data.CLASSES)
+    probabilities = [float(line.split('%')[0]) for line in lines[1:11]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert abs(sum(probabilities) - 100) < 0.1
+
+
+def test_fixed_filters_and_a_folder_of_images(tmp_path):
+    rng = np.random.RandomState(0)
+    for part in ('train', 'val'):
+        for c, name in enumerate(('dark', 'light')):
+            (tmp_path / 'images' / part / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = rng.randint(0, 128, (20, 20, 3)) + 120 * c
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / 'images' / part / name / f'{i}.png')
+    result = scat_zoo('train', '--no-learnable', '--data', tmp_path / 'images', '--img-size', 16, '--epochs', 2,
+                      '--batch-size', 8, '--workers', 1, '--output', tmp_path / 'run')
+    assert result.returncode == 0, result.stderr
+    assert re.search(r'^test accuracy \d+\.\d\d %$', result.stdout, re.MULTILINE)
+    assert not (tmp_path / 'run' / 'filters.png').exists()
+
+
+MISTAKES = {
+    'unknown model': (['--model', 'scat_nothing'], "unknown model 'scat_nothing'; the zoo has scat_linear"),
+    'unknown keyword': (['--model-kwargs', 'nonsense=1'], "unexpected keyword argument 'nonsense'"),
+    'J too large': (['--model-kwargs', 'J=5'], 'J=5 needs images of at least 32 pixels'),
+    'channels': (['--in-chans', '4'], 'image files give 1 or 3 channels, the model takes 4'),
+    'no data': (['--data', 'nowhere'], "no data set 'nowhere'"),
+    'no Fashion-MNIST': (['--data', 'fashion-mnist', '--root', '/dev/null/x'], ''),
+    'NaN': (['--lr', 'nan'], 'expected a finite number'),
+    'no optimiser': (['--opt', 'nothing'], 'nothing'),
+    'no device': (['--device', 'abacus'], "no device 'abacus'"),
+    'epochs': (['--epochs', '0'], 'at least 1'),
+    'unknown option': (['--nonsense'], 'nonsense'),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_mistakes_end_in_one_sentence_and_nothing_written(mistake, tmp_path, capsys):
+    args, phrase = MISTAKES[mistake]
+    output = tmp_path / 'run'
+    try:
+        code = cli.main(['train', *args, '--output', str(output)])
+    except SystemExit as stop:                                  # argparse's own
+        code = stop.code
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2
+    assert 'error: ' in message
+    assert phrase in message
+    assert not output.exists()
+
+
+def test_an_output_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert cli.main(['train', '--output', str(tmp_path / 'file' / 'run')]) == 2
+    assert 'cannot write to' in capsys.readouterr().err
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'thesis.tex').write_text('')
+    assert cli.main(['train', '--output', str(tmp_path / 'other')]) == 2
+    assert 'is not empty and holds no run' in capsys.readouterr().err
+    if os.geteuid():                                            # root may write anywhere
+        (tmp_path / 'closed').mkdir(mode=0o500)
+        assert cli.main(['train', '--output', str(tmp_path / 'closed' / 'run')]) == 2
+        assert 'cannot write to' in capsys.readouterr().err
+
+
+def test_predict_mistakes(whole_run, tmp_path, capsys):
+    checkpoint = str(whole_run[0] / 'checkpoint')
+    assert cli.main(['predict', str(tmp_path / 'absent'), 'a.png']) == 2
+    assert 'no checkpoint in' in capsys.readouterr().err
+    assert cli.main(['predict', checkpoint, str(tmp_path / 'absent.png')]) == 2
+    assert 'cannot read the image' in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['--version'])
+    assert re.fullmatch(r'\d+\.\d+\.\d+\n', capsys.readouterr().out)

@@ -1,0 +1,54 @@
+"""Imports point one way, scattering -> models -> train -> cli, and the mathematics knows no zoo.
+
+Read off the syntax tree: importing any submodule registers the zoo, and so imports everything.
+"""
+import ast
+from pathlib import Path
+
+import pytest
+
+import scat_zoo
+
+ROOT = Path(scat_zoo.__file__).parent
+FORBIDDEN = {
+    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', 'scat_zoo.cli'},
+    'models': {'scat_zoo.train', 'scat_zoo.cli'},
+    'train': {'scat_zoo.cli'},
+}
+
+
+def imports(source, package):
+    """Full names of everything that a module in `package` imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
+            module = '.'.join(base + ([node.module] if node.module else []))
+            yield from (f'{module}.{alias.name}' for alias in node.names)
+
+
+def violations(source, package, forbidden):
+    return [name for name in imports(source, package)
+            if any(name == f or name.startswith(f + '.') for f in forbidden)]
+
+
+@pytest.mark.parametrize('layer', FORBIDDEN)
+def test_layers(layer):
+    files = list((ROOT / layer).rglob('*.py'))
+    assert files
+    for file in files:
+        assert not violations(file.read_text(), f'scat_zoo.{layer}', FORBIDDEN[layer]), file
+
+
+@pytest.mark.parametrize('line', [
+    'import timm', 'from timm.layers import x', 'def f():\n    from ..models import stem', 'from .. import cli',
+    'from ..models.stem import ScatteringStem', 'import scat_zoo.train.loop'])
+def test_the_test_sees_a_violation(line):
+    assert violations(line, 'scat_zoo.scattering', FORBIDDEN['scattering'])
+
+
+def test_private_names_of_timm_stand_in_one_file():
+    files = [file for file in ROOT.rglob('*.py') for name in imports(file.read_text(), 'scat_zoo.models')
+             if name.startswith(('timm.', 'torchvision.')) and any(part.startswith('_') for part in name.split('.'))]
+    assert {file.name for file in files} == {'build.py'}
