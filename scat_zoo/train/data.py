@@ -154,9 +154,10 @@ def open_image(file: Union[str, Path]) -> Image.Image:
 
 
 class Prepared(Dataset):
-    """A data set of images brought to a model's channels and transformed."""
+    """A data set of images brought to a model's channels (1 or 3) and transformed."""
 
     def __init__(self, dataset: Dataset, channels: int, transform: Callable[[Image.Image], Tensor]) -> None:
+        check_channels(channels)
         self.dataset, self.channels, self.transform = dataset, channels, transform
 
     def __len__(self) -> int:
@@ -169,9 +170,13 @@ class Prepared(Dataset):
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
     """The image in grey (1 channel) or colour (3)."""
+    return image.convert('L' if channels == 1 else 'RGB')
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a model whose channels image files do not give."""
     if channels not in (1, 3):
         raise ValueError(f'image files give 1 or 3 channels, the model takes {channels}')
-    return image.convert('L' if channels == 1 else 'RGB')
 
 
 def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Subset, Subset]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..scattering.banks import PixelwiseBank
 from ..scattering.plot import draw_filters
 from . import checkpoint
-from .data import Data, Prepared, load, open_image, with_channels
+from .data import Data, Prepared, check_channels, load, open_image, with_channels
 from .loop import Recipe, evaluate, fit
 
 
@@ -37,34 +37,36 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     # Models are built before anything is written: what they refuse, they refuse here.
     variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
     models = {name: _create(model_name, flag, model_kwargs, data, recipe.seed) for name, flag in variants.items()}
+    main, model = next(iter(models.items()))
+    training, inference = _transforms(model, recipe.augment)
+    train_set = Prepared(data.train, model.in_chans, training)
+    val_set, test_set = (Prepared(part, model.in_chans, inference) for part in (data.val, data.test))
     settings = {'model': model_name, 'learnable': learnable, 'model_kwargs': model_kwargs, 'data': data_name,
                 'root': str(root), 'val_fraction': val_fraction, 'recipe': asdict(recipe)}
     _prepare(output, settings, resume)
     print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} '
           f'test images of {len(data.classes)} classes; writing to {output}')
 
-    start = copy.deepcopy(getattr(models.get('learned'), 'scattering', None))
+    start = copy.deepcopy(model)
     results = {}
     for name, model in models.items():
         random_seed(recipe.seed)
-        training, inference = _transforms(model, recipe.augment)
-        train_set = Prepared(data.train, model.in_chans, training)
-        val_set, test_set = (Prepared(part, model.in_chans, inference) for part in (data.val, data.test))
         history = fit(model, train_set, val_set, recipe, device, output / f'{name}.state', f'{name} filters')
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
-
-    main = next(iter(models))
-    for name, model in models.items():
         checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
     if learnable:
-        results['learned']['filter_change'] = _relative_change(start.bank, models['learned'].scattering.bank)
-        draw_filters(start.bank, models['learned'].scattering.bank, output / 'filters.png')
+        before, after = start.scattering.bank, models[main].scattering.bank
+        results[main]['filter_change'] = _relative_change(before, after)
+        draw_filters(before, after, output / 'filters.png')
     _write_json(output / 'results.json', results)
+    _report(results, main, output)
 
+
+def _report(results: Dict[str, Dict[str, Any]], main: str, output: Path) -> None:
     print(f'test accuracy {results[main]["test_accuracy"]:.2f} %')
-    if learnable:
+    if main == 'learned':
         print(f'  with frozen filters, same recipe: {results["frozen"]["test_accuracy"]:.2f} %')
-        print(f'  training moved the filters by {100 * results["learned"]["filter_change"]:.1f} % (relative norm)')
+        print(f'  training moved the filters by {100 * results[main]["filter_change"]:.1f} % (relative norm)')
         print(f'filters    {output / "filters.png"}')
     print(f'checkpoint {output / "checkpoint"}')
 
@@ -72,6 +74,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
 def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
     """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder."""
     model = checkpoint.load(folder)
+    check_channels(model.in_chans)
     _, transform = _transforms(model, augment=False)
     pictures = torch.stack([transform(with_channels(open_image(path), model.in_chans)) for path in images])
     names = model.pretrained_cfg.get('label_names') or [str(i) for i in range(model.num_classes)]

@@ -61,7 +61,7 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
 
     with _noticing_ctrl_c() as stopped, tqdm(
             total=recipe.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True) as bar:
-        for epoch in range(done // updates, recipe.epochs):
+        for epoch in range(len(history), recipe.epochs):
             model.train()
             for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, recipe):
                 logits = model(images.to(device))
