@@ -70,6 +70,9 @@ class Filter(nn.Module):
         self.set_learnable(learnable)
 
     def set_learnable(self, learnable: bool) -> None:
+        if learnable and isinstance(self.hat, nn.Parameter):
+            self.hat.requires_grad_(True)
+            return
         hat = self.hat.detach()
         del self.hat
         if learnable:

@@ -77,6 +77,13 @@ def test_set_learnable_keeps_everything_else():
         assert all(p.requires_grad for p in bank.parameters())
 
 
+def test_set_learnable_leaves_parameters_to_their_optimiser():
+    bank = PixelwiseBank(2, 2, (16, 16), learnable=True).requires_grad_(False)
+    before = list(bank.parameters())
+    bank.set_learnable(True)
+    assert all(a is b and a.requires_grad for a, b in zip(before, bank.parameters(), strict=True))
+
+
 def test_set_max_order_keeps_what_is_read_and_crops_what_is_missing():
     bank = PixelwiseBank(3, 2, (16, 16), max_order=2)
     names = list(bank.state_dict())
