@@ -1,20 +1,44 @@
 """Twins of the zoo's models with learnable filters, for timm's own test file: that builds every model by its defaults.
 
-Learned pixelwise filters are tied to one size, here 64 pixels.
+Learned pixelwise filters are tied to one size, here 64 pixels. Two of timm's tests feed other sizes to a model, whatever
+its cfg says, and no such model can pass them: `test_forward_after_prune_intermediate_layers` (128 pixels) and
+`test_feature_getter_stage_ends_torchscript` (96).
 """
 from timm.models import generate_default_cfgs, register_model
 
 import scat_zoo
-from scat_zoo.models.build import generic_cfg
-from scat_zoo.models.scat_linear import checkpoint_filter_fn  # noqa: F401  (timm's tests look for it here)
+from scat_zoo.models.build import checkpoint_filter_fn, generic_cfg  # noqa: F401  (timm's tests look for it here)
+
+FIXED = {'input_size': (3, 64, 64), 'fixed_input_size': True}
 
 default_cfgs = generate_default_cfgs({
-    'scat_linear_learnable': generic_cfg(input_size=(3, 64, 64), pool_size=(16, 16), fixed_input_size=True),
+    'scat_linear_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
+    'scat_mlp_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
+    'scat_resnet_learnable': generic_cfg(**FIXED, pool_size=(8, 8), first_conv='conv_reduce.conv'),
+    'scat_resnet18_learnable': generic_cfg(**FIXED, pool_size=(2, 2), first_conv='conv_reduce.conv'),
 })
+
+
+def _learnable(name, pretrained, **kwargs):
+    kwargs = {'pretrained_cfg': default_cfgs[f'{name}_learnable'].default, 'img_size': 64, 'learnable': True, **kwargs}
+    return getattr(scat_zoo, name)(pretrained, **kwargs)
 
 
 @register_model
 def scat_linear_learnable(pretrained=False, **kwargs):
-    kwargs.setdefault('pretrained_cfg', default_cfgs['scat_linear_learnable'].default)
-    kwargs.setdefault('img_size', 64)
-    return scat_zoo.scat_linear(pretrained, learnable=True, **kwargs)
+    return _learnable('scat_linear', pretrained, **kwargs)
+
+
+@register_model
+def scat_mlp_learnable(pretrained=False, **kwargs):
+    return _learnable('scat_mlp', pretrained, **kwargs)
+
+
+@register_model
+def scat_resnet_learnable(pretrained=False, **kwargs):
+    return _learnable('scat_resnet', pretrained, **kwargs)
+
+
+@register_model
+def scat_resnet18_learnable(pretrained=False, **kwargs):
+    return _learnable('scat_resnet18', pretrained, **kwargs)

@@ -1,11 +1,13 @@
 """How an architecture becomes a timm model: its generic cfg, and building it so that the cfg tells its true input."""
-from typing import Any, Callable, Dict, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg
 from timm.models._features import FeatureGetterNet, feature_take_indices  # noqa: F401  (all private names stand here)
-from torch import nn
+from torch import Tensor, nn
+
+from .stem import ScatteringStem
 
 
 def generic_cfg(**kwargs: Any) -> Dict[str, Any]:
@@ -25,7 +27,7 @@ class ScatteringFeatures(FeatureGetterNet):
 
 
 def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn: Callable, levels: int,
-          **kwargs: Any) -> nn.Module:
+          feature_cfg: Optional[Dict[str, Any]] = None, **kwargs: Any) -> nn.Module:
     """`timm.models.build_model_with_cfg` for a scattering model.
 
     Learnable filters fix the input size, so the cfg says so; and a size or number of channels asked for shows in the
@@ -33,13 +35,15 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
 
     Args:
         levels: number of feature levels that `features_only` gives by default.
+        feature_cfg: how it gives them; by a pruned `ScatteringFeatures` unless told otherwise.
     """
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
     if kwargs.get('learnable'):
         overlay['fixed_input_size'] = True
     model = build_model_with_cfg(
         model_cls, variant, pretrained, pretrained_filter_fn=filter_fn, pretrained_cfg_overlay=overlay,
-        feature_cfg=dict(out_indices=tuple(range(levels)), feature_cls=ScatteringFeatures), **kwargs)
+        feature_cfg=dict(out_indices=tuple(range(levels)), **(feature_cfg or {'feature_cls': ScatteringFeatures})),
+        **kwargs)
     cfg = model.pretrained_cfg
     size = to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])
     channels = kwargs.get('in_chans') or cfg['input_size'][0]
@@ -48,6 +52,16 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
         cfg.update(input_size=(channels, *size), pool_size=tuple(s // reduction for s in size))
     cfg.update(mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
     return model
+
+
+def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
+    """A checkpoint without filters was trained on the analytic ones: give these to a model that learns filters."""
+    scattering = model.scattering
+    if scattering.learnable and not any(key.startswith('scattering.') for key in state_dict):
+        analytic = ScatteringStem(
+            scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)
+        state_dict = {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
+    return state_dict
 
 
 def _per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:

@@ -1,4 +1,5 @@
 """What stands on a scattering stem: the normalisation of each order, and pooled classifiers."""
+from collections import OrderedDict
 from typing import List, Optional, Tuple
 
 import torch
@@ -13,7 +14,7 @@ class OrderNorm(nn.Module):
     m their channel's mean. Negative ones, which a learned low-pass can produce, count as zero there. (Logarithms of
     scattering coefficients: Anden and Mallat, Deep Scattering Spectrum, 2014.)
 
-    A model applies one OrderNorm after the other, so that the output of the i-th is the feature map of orders 0 to i.
+    One OrderNorm comes after the other, so that the output of the i-th is the feature map of orders 0 to i.
 
     Args:
         start, stop: the channels of this order in the scattering map.
@@ -57,13 +58,27 @@ def log_compression(x: Tensor, running_mean: Tensor, training: bool, floor: floa
     return torch.log(x.clamp(min=0) / mean.clamp(min=1e-6).reshape(1, -1, 1, 1) + floor)
 
 
-def order_norms(channels: List[int], log_floor: float, device: Optional[torch.device] = None,
-                dtype: Optional[torch.dtype] = None) -> nn.ModuleList:
-    """One OrderNorm for each order, given the number of channels of each; order 0, a local mean, takes no logarithm."""
-    stops = [sum(channels[:i + 1]) for i in range(len(channels))]
-    return nn.ModuleList(
-        OrderNorm(stop - c, stop, log_floor if order > 0 else 0., device, dtype)
-        for order, (c, stop) in enumerate(zip(channels, stops)))
+class ScatteringNorm(nn.Module):
+    """An OrderNorm for each order, one after the other: (B, C, h, w) -> (B, C, h, w).
+
+    Args:
+        channels: number of channels of each order, from order 0, which is a local mean and takes no logarithm.
+        log_floor: as for `OrderNorm`.
+    """
+
+    def __init__(self, channels: List[int], log_floor: float = 0.1, device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        stops = [sum(channels[:i + 1]) for i in range(len(channels))]
+        self.orders = nn.ModuleList(
+            OrderNorm(stop - c, stop, log_floor if order > 0 else 0., device, dtype)
+            for order, (c, stop) in enumerate(zip(channels, stops)))
+
+    def forward(self, scattering: Tensor) -> Tensor:
+        features = scattering[:, :0]
+        for order in self.orders:
+            features = order(scattering, features)              # (B, channels of the orders so far, h, w)
+        return features
 
 
 class FlatPool(nn.Module):
@@ -82,43 +97,65 @@ class FlatPool(nn.Module):
         return self.pool(x).flatten(1)
 
 
-class LinearHead(nn.Module):
-    """Pooling, dropout, linear classifier: timm's ClassifierHead with the pool type 'flat' besides timm's own.
+class ScatteringHead(nn.Module):
+    """Pooling, a hidden layer if wanted, dropout, linear classifier; timm's heads with the pool type 'flat' besides.
 
     Args:
         in_features: channels of the feature map.
         num_classes: 0 for no classifier.
         pool_type: 'flat', or one of timm's ('avg', 'max', 'avgmax', 'catavgmax', ...), or '' for none.
         grid: (rows, columns) that 'flat' pools to.
-        drop_rate: dropout before the classifier.
+        hidden_size: width of a hidden layer with GELU, 0 for none. Without pooling there is none.
+        drop_rate: dropout before the hidden layer and before the classifier.
     """
 
     def __init__(self, in_features: int, num_classes: int, pool_type: str, grid: Tuple[int, int],
-                 drop_rate: float = 0., device: Optional[torch.device] = None,
+                 hidden_size: int = 0, drop_rate: float = 0., device: Optional[torch.device] = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         self.grid = grid
+        self.hidden_size = hidden_size
         self.drop = nn.Dropout(drop_rate)
-        self._build(in_features, num_classes, pool_type, device, dtype)
+        self._pool(in_features, pool_type)
+        self._hidden(device, dtype)
+        self._classifier(num_classes, device, dtype)
 
-    def _build(self, in_features: int, num_classes: int, pool_type: str, device: Optional[torch.device],
-               dtype: Optional[torch.dtype]) -> None:
+    def _pool(self, in_features: int, pool_type: str) -> None:
         if pool_type == 'flat':
             self.global_pool = FlatPool(self.grid)
         else:
             self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
-        self.num_features = in_features * self.global_pool.feat_mult()          # pooled width
+        self.pooled_features = in_features * self.global_pool.feat_mult()
+
+    def _hidden(self, device: Optional[torch.device], dtype: Optional[torch.dtype]) -> None:
+        self.pre_logits = nn.Identity()
+        self.num_features = self.pooled_features                # width before the classifier
+        if self.hidden_size and self.global_pool.pool_type:
+            fc = nn.Linear(self.pooled_features, self.hidden_size, device=device, dtype=dtype)
+            self.pre_logits = nn.Sequential(OrderedDict(drop=nn.Dropout(self.drop.p), fc=fc, act=nn.GELU()))
+            self.num_features = self.hidden_size
+
+    def _classifier(self, num_classes: int, device: Optional[torch.device], dtype: Optional[torch.dtype]) -> None:
         self.fc = nn.Identity()
         if num_classes > 0:
             self.fc = nn.Linear(self.num_features, num_classes, device=device, dtype=dtype)
+
+    def reset(self, in_features: int, num_classes: int, pool_type: Optional[str] = None, reset_other: bool = False,
+              device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+        """A new classifier; and where given, another pool type, with a new hidden layer if its width changes.
+
+        Args:
+            reset_other: leave the hidden layer out from now on.
+        """
+        if reset_other:
+            self.hidden_size = 0
+        before = self.pooled_features, bool(self.global_pool.pool_type)
+        self._pool(in_features, self.global_pool.pool_type if pool_type is None else pool_type)
+        if reset_other or before != (self.pooled_features, bool(self.global_pool.pool_type)):
+            self._hidden(device, dtype)
+        self._classifier(num_classes, device, dtype)
         self.train(self.training)
 
-    def reset(self, in_features: int, num_classes: int, pool_type: Optional[str] = None,
-              device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
-        """A new classifier, and with it another pool type where given."""
-        self._build(in_features, num_classes, self.global_pool.pool_type if pool_type is None else pool_type,
-                    device, dtype)
-
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.drop(self.global_pool(x))
+        x = self.drop(self.pre_logits(self.global_pool(x)))
         return x if pre_logits else self.fc(x)

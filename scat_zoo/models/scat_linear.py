@@ -11,9 +11,9 @@ from timm.models import checkpoint, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..scattering import geometry
-from .build import build, feature_take_indices, generic_cfg
+from .build import build, checkpoint_filter_fn, feature_take_indices, generic_cfg
 from .freezing import Freezing
-from .heads import LinearHead, order_norms
+from .heads import ScatteringHead, ScatteringNorm
 from .stem import ScatteringStem
 
 __all__ = ['ScatLinear']
@@ -35,7 +35,8 @@ class ScatLinear(Freezing):
         learnable: whether the filters are parameters.
         log_floor: orders 1 and 2 enter the norm as log(S / mean + log_floor); 0 for no logarithm.
         global_pool: 'flat' (flatten the feature map), timm's pool types, or '' for none.
-        drop_rate: dropout before the classifier.
+        head_hidden_size: width of a hidden layer before the classifier, 0 for none.
+        drop_rate: dropout before the classifier, and before the hidden layer.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ScatLinear(Freezing):
             learnable: bool = False,
             log_floor: float = 0.1,
             global_pool: str = 'flat',
+            head_hidden_size: int = 0,
             drop_rate: float = 0.,
             device: Optional[torch.device] = None,
             dtype: Optional[torch.dtype] = None,
@@ -62,13 +64,15 @@ class ScatLinear(Freezing):
 
         self.scattering = ScatteringStem(J, L, max_order, in_chans, img_size, learnable, **dd)
         channels = self.scattering.order_channels()
-        self.norms = order_norms(channels, log_floor, **dd)
+        self.norm = ScatteringNorm(channels, log_floor, **dd)
         self.feature_info = [
-            dict(num_chs=sum(channels[:i + 1]), reduction=2 ** J, module=f'norms.{i}') for i in range(len(channels))]
+            dict(num_chs=sum(channels[:i + 1]), reduction=2 ** J, module=f'norm.orders.{i}')
+            for i in range(len(channels))]
         self.num_features = sum(channels)
 
         grid = geometry.output_size(img_size[0], img_size[1], J)
-        self.head = LinearHead(self.num_features, num_classes, global_pool, grid, drop_rate, **dd)
+        self.head = ScatteringHead(
+            self.num_features, num_classes, global_pool, grid, head_hidden_size, drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
 
     @torch.jit.ignore
@@ -81,7 +85,7 @@ class ScatLinear(Freezing):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        return dict(stem=r'^scattering', blocks=r'^norms\.(\d+)')
+        return dict(stem=r'^scattering', blocks=r'^norm\.orders\.(\d+)')
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
@@ -97,9 +101,10 @@ class ScatLinear(Freezing):
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
-    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None, reset_other: bool = False) -> None:
+        """A new classifier; `reset_other` leaves a hidden layer before it out."""
         self.num_classes = num_classes
-        self.head.reset(self.num_features, num_classes, global_pool, **get_device_dtype(self))
+        self.head.reset(self.num_features, num_classes, global_pool, reset_other, **get_device_dtype(self))
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
@@ -122,13 +127,13 @@ class ScatLinear(Freezing):
             intermediates_only: return the list of feature maps alone.
         """
         assert output_fmt == 'NCHW', 'Output format must be NCHW.'
-        take_indices, max_index = feature_take_indices(len(self.norms), indices)
+        take_indices, max_index = feature_take_indices(len(self.norm.orders), indices)
         intermediates: List[Tensor] = []
         scattering = self._scatter(x)                           # (B, C, h, w)
         features = scattering[:, :0]
-        for i, norm_order in enumerate(self.norms):
+        for i, order in enumerate(self.norm.orders):
             if not stop_early or i <= max_index:
-                features = norm_order(scattering, features)
+                features = order(scattering, features)
                 if i in take_indices:
                     intermediates.append(features)
         if intermediates_only:
@@ -142,14 +147,14 @@ class ScatLinear(Freezing):
             prune_head: bool = True,
     ) -> List[int]:
         """Remove the orders, filters and head that the levels `indices` do not need; return these levels."""
-        take_indices, max_index = feature_take_indices(len(self.norms), indices)
-        prune_end = max_index < len(self.norms) - 1
+        take_indices, max_index = feature_take_indices(len(self.norm.orders), indices)
+        prune_end = max_index < len(self.norm.orders) - 1
         if prune_end:
-            self.norms = self.norms[:max_index + 1]
+            self.norm.orders = self.norm.orders[:max_index + 1]
             self.scattering.set_max_order(max_index)
             self.num_features = self.feature_info[max_index]['num_chs']
         if prune_head or prune_end:
-            self.reset_classifier(0, '')
+            self.reset_classifier(0, '', reset_other=True)
         return take_indices
 
     def _scatter(self, x: Tensor) -> Tensor:
@@ -159,11 +164,7 @@ class ScatLinear(Freezing):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_features, H / 2^J, W / 2^J)."""
-        scattering = self._scatter(x)                           # (B, C, h, w)
-        features = scattering[:, :0]
-        for norm_order in self.norms:
-            features = norm_order(scattering, features)         # (B, C of the orders so far, h, w)
-        return features
+        return self.norm(self._scatter(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(x, pre_logits=pre_logits)
@@ -172,14 +173,9 @@ class ScatLinear(Freezing):
         return self.forward_head(self.forward_features(x))
 
 
-def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
-    """A checkpoint without filters was trained on the analytic ones: give these to a model that learns filters."""
-    scattering = model.scattering
-    if scattering.learnable and not any(key.startswith('scattering.') for key in state_dict):
-        analytic = ScatteringStem(
-            scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)
-        state_dict = {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
-    return state_dict
+def feature_levels(J: int = 2, L: int = 8, max_order: int = 2, **_: Any) -> int:
+    """Number of feature levels that a model built with these keywords has: of orders with any path."""
+    return len({path.order for path in geometry.paths(J, L, max_order)})
 
 
 default_cfgs = generate_default_cfgs({'scat_linear': generic_cfg()})
@@ -188,6 +184,4 @@ default_cfgs = generate_default_cfgs({'scat_linear': generic_cfg()})
 @register_model
 def scat_linear(pretrained: bool = False, **kwargs: Any) -> ScatLinear:
     """Scattering, log and batch normalisation of each order, linear classifier; see `ScatLinear` for the keywords."""
-    levels = len({path.order for path in geometry.paths(
-        kwargs.get('J', 2), kwargs.get('L', 8), kwargs.get('max_order', 2))})
-    return build(ScatLinear, 'scat_linear', pretrained, checkpoint_filter_fn, levels, **kwargs)
+    return build(ScatLinear, 'scat_linear', pretrained, checkpoint_filter_fn, feature_levels(**kwargs), **kwargs)

@@ -2,20 +2,21 @@
 import pytest
 import torch
 
-from scat_zoo.models.heads import FlatPool, LinearHead, log_compression, order_norms
+from scat_zoo.models.heads import FlatPool, ScatteringHead, ScatteringNorm, log_compression
 
 
 def test_order_norms_put_one_order_behind_the_other():
-    norms = order_norms([1, 4, 8], log_floor=0.1)
+    norm = ScatteringNorm([1, 4, 8], log_floor=0.1)
     s = torch.rand(3, 13, 2, 2) + 0.5
     features = s[:, :0]
     widths = []
-    for norm in norms:
+    for order in norm.orders:
         lower = features
-        features = norm(s, features)
+        features = order(s, features)
         assert torch.equal(features[:, :lower.shape[1]], lower)
         widths.append(features.shape[1])
     assert widths == [1, 5, 13]
+    assert torch.equal(norm(s), features)
     # Batch normalisation, in training: zero mean and unit variance in every channel.
     assert features.mean((0, 2, 3)).abs().max() < 1e-5
     assert (features.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-2
@@ -41,7 +42,7 @@ def test_flat_pool_is_flatten_at_its_own_grid():
 
 @pytest.mark.parametrize(('pool', 'width'), [('flat', 48), ('avg', 3), ('max', 3), ('catavgmax', 6)])
 def test_head_width(pool, width):
-    head = LinearHead(3, 7, pool, grid=(4, 4))
+    head = ScatteringHead(3, 7, pool, grid=(4, 4))
     x = torch.randn(2, 3, 4, 4)
     assert head.num_features == width
     assert head(x, pre_logits=True).shape == (2, width)
@@ -50,4 +51,4 @@ def test_head_width(pool, width):
 
 def test_an_unknown_pool_is_refused():
     with pytest.raises(AssertionError, match='Invalid pool type: nonsense'):
-        LinearHead(3, 7, 'nonsense', grid=(4, 4))
+        ScatteringHead(3, 7, 'nonsense', grid=(4, 4))

@@ -214,9 +214,9 @@ def test_traced_training_updates_the_running_means():
     traced = torch.fx.symbolic_trace(model)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    before = model.norms[1].running_mean.clone()
+    before = model.norm.orders[1].running_mean.clone()
     traced(torch.randn(4, 1, 16, 16))
-    assert not torch.equal(model.norms[1].running_mean, before)
+    assert not torch.equal(model.norm.orders[1].running_mean, before)
 
 
 def test_bfloat16_and_half_run():

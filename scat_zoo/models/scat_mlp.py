@@ -1,0 +1,30 @@
+"""scat_mlp: scattering, logarithm and batch normalisation of each order, a classifier with a hidden layer."""
+from typing import Any
+
+from timm.models import generate_default_cfgs, register_model
+
+from .build import build, checkpoint_filter_fn, generic_cfg
+from .scat_linear import ScatLinear, feature_levels
+
+__all__ = ['ScatMlp']
+
+
+class ScatMlp(ScatLinear):
+    """`ScatLinear` with a hidden layer (GELU, dropout) before the classifier.
+
+    Args:
+        head_hidden_size: width of the hidden layer.
+        args, kwargs: as for `ScatLinear`.
+    """
+
+    def __init__(self, *args: Any, head_hidden_size: int = 256, **kwargs: Any) -> None:
+        super().__init__(*args, head_hidden_size=head_hidden_size, **kwargs)
+
+
+default_cfgs = generate_default_cfgs({'scat_mlp': generic_cfg()})
+
+
+@register_model
+def scat_mlp(pretrained: bool = False, **kwargs: Any) -> ScatMlp:
+    """Scattering, log and batch normalisation of each order, MLP; see `ScatMlp` for the keywords."""
+    return build(ScatMlp, 'scat_mlp', pretrained, checkpoint_filter_fn, feature_levels(**kwargs), **kwargs)
