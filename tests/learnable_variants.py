@@ -1,7 +1,7 @@
 """Twins of the zoo's models with learnable filters, for timm's own test file: that builds every model by its defaults.
 
-Learned pixelwise filters are tied to one size, here 64 pixels. Two of timm's tests feed other sizes to a model, whatever
-its cfg says, and no such model can pass them: `test_forward_after_prune_intermediate_layers` (128 pixels) and
+Learned pixelwise filters are tied to one size, here 64 pixels. Two of timm's tests feed other sizes to a model,
+whatever its cfg says, and no such model can pass them: `test_forward_after_prune_intermediate_layers` (128 pixels) and
 `test_feature_getter_stage_ends_torchscript` (96).
 """
 from timm.models import generate_default_cfgs, register_model

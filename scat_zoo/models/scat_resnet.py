@@ -218,13 +218,15 @@ def _stage(in_width: int, width: int, stride: int, first_dilation: int, dilation
             downsample = downsample_conv(in_width, width, kernel_size=1, stride=stride, **dd)
         blocks.append(BasicBlock(
             in_width if i == 0 else width, width, stride if i == 0 else 1, downsample, dilation=dilation,
-            first_dilation=first_dilation if i == 0 else dilation, drop_path=DropPath(rate) if rate > 0 else None, **dd))
+            first_dilation=first_dilation if i == 0 else dilation, drop_path=DropPath(rate) if rate > 0 else None,
+            **dd))
     return nn.Sequential(*blocks)
 
 
 default_cfgs = generate_default_cfgs({
     'scat_resnet': generic_cfg(pool_size=(4, 4), first_conv='conv_reduce.conv'),
-    'scat_resnet18': generic_cfg(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.95, first_conv='conv_reduce.conv'),
+    'scat_resnet18': generic_cfg(
+        input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.95, first_conv='conv_reduce.conv'),
 })
 
 
