@@ -1,4 +1,5 @@
-"""Learnable wavelet scattering as models of timm; importing this package registers them."""
+"""Learnable wavelet scattering as models of timm and torchvision; importing this package registers them."""
+from .models import torchvision_zoo as _torchvision_zoo  # noqa: F401  (registers the models with torchvision)
 from .models.classifier import ExampleLinearClassifier, ScatteringBase
 from .models.scat_linear import ScatLinear, scat_linear
 from .models.scat_mlp import ScatMlp, scat_mlp

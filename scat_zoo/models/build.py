@@ -4,10 +4,10 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg
-from timm.models._features import FeatureGetterNet, feature_take_indices  # noqa: F401  (all private names stand here)
 from torch import Tensor, nn
 
 from .stem import ScatteringStem
+from .upstream import FeatureGetterNet
 
 
 def generic_cfg(**kwargs: Any) -> Dict[str, Any]:

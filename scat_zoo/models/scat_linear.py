@@ -7,14 +7,15 @@ from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import get_device_dtype, to_2tuple
-from timm.models import checkpoint, generate_default_cfgs, register_model
+from timm.models import checkpoint, generate_default_cfgs
 from torch import Tensor, nn
 
 from ..scattering import geometry
-from .build import build, checkpoint_filter_fn, feature_take_indices, generic_cfg
+from .build import build, checkpoint_filter_fn, generic_cfg
 from .freezing import Freezing
 from .heads import ScatteringHead, ScatteringNorm
 from .stem import ScatteringStem
+from .upstream import feature_take_indices, register_model
 
 __all__ = ['ScatLinear']
 

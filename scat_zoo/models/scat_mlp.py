@@ -1,10 +1,11 @@
 """scat_mlp: scattering, logarithm and batch normalisation of each order, a classifier with a hidden layer."""
 from typing import Any
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 
 from .build import build, checkpoint_filter_fn, generic_cfg
 from .scat_linear import ScatLinear, feature_levels
+from .upstream import register_model
 
 __all__ = ['ScatMlp']
 

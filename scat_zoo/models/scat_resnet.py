@@ -7,14 +7,15 @@ from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import ClassifierHead, ConvNormAct, DropPath, calculate_drop_path_rates, get_device_dtype, to_2tuple
-from timm.models import checkpoint, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import checkpoint, checkpoint_seq, generate_default_cfgs
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
-from .build import build, checkpoint_filter_fn, feature_take_indices, generic_cfg
+from .build import build, checkpoint_filter_fn, generic_cfg
 from .freezing import Freezing
 from .heads import ScatteringNorm
 from .stem import ScatteringStem
+from .upstream import feature_take_indices, register_model
 
 __all__ = ['ScatResNet']
 

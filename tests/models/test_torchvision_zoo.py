@@ -1,0 +1,50 @@
+"""torchvision's registry."""
+import copy
+import importlib
+import pickle
+
+import pytest
+import torch
+import torchvision
+from torchvision.models import get_model, get_model_builder, get_model_weights, list_models
+
+from scat_zoo.models import torchvision_zoo, upstream
+
+NAMES = ['scat_linear', 'scat_mlp', 'scat_resnet']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_get_model(name):
+    assert name in list_models()
+    model = get_model(name, weights=None, num_classes=3, in_chans=1, img_size=16, L=2, learnable=True)
+    assert model(torch.randn(2, 1, 16, 16)).shape == (2, 3)
+    assert get_model_builder(name)(num_classes=4).num_classes == 4
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_weights(name):
+    weights = get_model_weights(name)
+    assert weights.__name__.lower() == f'{name.replace("_", "")}_weights'
+    for member in weights:
+        assert copy.deepcopy(member) is pickle.loads(pickle.dumps(member)) is member
+    with pytest.raises(ValueError, match=rf"unknown weights 'NOTHING' for {weights.__name__}; known: none"):
+        get_model(name, weights='NOTHING')
+    with pytest.raises(TypeError):
+        get_model(name, weights=torchvision.models.ResNet18_Weights.DEFAULT)
+
+
+def test_a_reload_registers_again():
+    importlib.reload(torchvision_zoo)
+    assert get_model_builder('scat_linear') is torchvision_zoo.scat_linear
+
+
+@pytest.mark.parametrize(('register', 'zoo'), [
+    (upstream.register_model, 'timm'), (upstream.register_torchvision, 'torchvision')])
+def test_a_model_of_another_is_never_replaced(register, zoo):
+    def resnet18():
+        raise AssertionError
+    with pytest.raises(RuntimeError, match=rf"{zoo} has a model 'resnet18' already, from {zoo}\.models\.resnet"):
+        register(resnet18)
+    model = get_model('resnet18')
+    assert isinstance(model, torchvision.models.ResNet)
+
