@@ -1,18 +1,42 @@
-"""torch.hub, from a clone."""
+"""torch.hub: from a clone, and offline through its cache."""
+import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
-ROOT = str(Path(__file__).parents[1])
+ROOT = Path(__file__).parents[1]
+MODELS = timm.list_models('scat_*')
+OFFLINE = {'trust_repo': True, 'skip_validation': True}
 
 
-def test_load():
-    model = torch.hub.load(ROOT, 'scat_linear', source='local', learnable=True, img_size=16, in_chans=1, num_classes=3)
-    assert model(torch.randn(2, 1, 16, 16)).shape == (2, 3)
-    assert len(list(model.scattering.parameters())) == 18
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository name that torch.hub finds in its cache."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    cached = tmp_path / 'hub' / 'someone_scat_zoo_main'
+    cached.mkdir(parents=True)
+    shutil.copy(ROOT / 'hubconf.py', cached)
+    shutil.copytree(ROOT / 'scat_zoo', cached / 'scat_zoo', ignore=shutil.ignore_patterns('__pycache__'))
+    return 'someone/scat_zoo:main'
 
 
-def test_pretrained_raises_while_there_are_no_weights():
-    with pytest.raises(RuntimeError, match='No pretrained weights exist for scat_linear'):
-        torch.hub.load(ROOT, 'scat_linear', source='local', pretrained=True)
+def test_list_is_the_zoo(repository):
+    assert sorted(torch.hub.list(repository, **OFFLINE)) == MODELS
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_help_and_load(repository, name):
+    assert 'pretrained:' in torch.hub.help(repository, name, **OFFLINE)
+    for kwargs in ({'repo_or_dir': str(ROOT), 'source': 'local'}, {'repo_or_dir': repository, **OFFLINE}):
+        model = torch.hub.load(model=name, learnable=True, L=2, img_size=16, in_chans=1, num_classes=3, **kwargs)
+        assert model(torch.randn(2, 1, 16, 16)).shape == (2, 3)
+        assert list(model.scattering.parameters())
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_pretrained_raises_while_there_are_no_weights(name):
+    with pytest.raises(RuntimeError, match=f'No pretrained weights exist for {name}'):
+        torch.hub.load(str(ROOT), name, source='local', pretrained=True)
