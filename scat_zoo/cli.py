@@ -1,12 +1,17 @@
-"""The command line: `scat-zoo train` and `scat-zoo predict`."""
+"""The command line: `scat-zoo train`, `predict`, `list` and `run`."""
 import argparse
 import math
+import os
+import runpy
 import sys
 from pathlib import Path
 from typing import List, Optional
 
+import timm
 import torch
 from timm.utils import ParseKwargs
+from timm.utils.distributed import init_distributed_device_so
+from torch import distributed
 
 from . import __version__
 from .train import job
@@ -16,6 +21,9 @@ from .train.loop import Recipe
 def main(argv: Optional[List[str]] = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.command is _run:                            # the script's errors are its own
+        _run(args)
+        return 0
     try:
         args.command(args)
     except KeyboardInterrupt:
@@ -66,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument('checkpoint', type=Path, help='checkpoint folder of a run')
     predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
     predict.add_argument('--topk', type=_positive, default=3)
+
+    models = commands.add_parser('list', help='list the models of the zoo')
+    models.set_defaults(command=_list)
+
+    run = commands.add_parser(
+        'run', help='run a script, or an installed module, that finds the zoo registered',
+        description="Register the zoo, then run an unmodified script such as timm's train.py.")
+    run.set_defaults(command=_run)
+    run.add_argument('-m', dest='module', action='store_true', help='SCRIPT is the name of an installed module')
+    run.add_argument('script', metavar='SCRIPT')
+    run.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
     return parser
 
 
@@ -76,9 +95,14 @@ def _train(args: argparse.Namespace) -> None:
         workers=args.workers)
     kwargs = {'img_size': args.img_size, 'in_chans': args.in_chans}
     kwargs = {key: value for key, value in kwargs.items() if value is not None} | args.model_kwargs
-    job.train(
-        args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, recipe,
-        args.output or Path('runs') / args.model, args.resume, args.device)
+    device = torch.device(init_distributed_device_so(device=str(args.device))['device'])
+    try:
+        job.train(
+            args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, recipe,
+            args.output or Path('runs') / args.model, args.resume, device)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -86,6 +110,32 @@ def _predict(args: argparse.Namespace) -> None:
         print(path)
         for name, probability in classes:
             print(f'  {100 * probability:6.2f} %  {name}')
+
+
+def _list(args: argparse.Namespace) -> None:
+    print(f'{"model":16}{"parameters":>12}{"of filters":>12}  {"input":14}{"strides":18}weights')
+    for name in timm.list_models('scat_*'):
+        fixed = timm.create_model(name, device='meta')
+        learned = timm.create_model(name, device='meta', learnable=True)
+        cfg = fixed.pretrained_cfg
+        strides = ', '.join(str(level['reduction']) for level in fixed.feature_info)
+        weights = ', '.join(timm.list_pretrained(f'{name}.*')) or 'none'
+        print(f'{name:16}{_count(fixed):12,}{_count(learned) - _count(fixed):12,}  '
+              f'{" x ".join(map(str, cfg["input_size"])):14}{strides:18}{weights}')
+    print('Parameters are those with fixed filters and the default 1000 classes; learnable filters add theirs.')
+
+
+def _count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _run(args: argparse.Namespace) -> None:
+    sys.argv = [args.script, *args.args]
+    if args.module:
+        runpy.run_module(args.script, run_name='__main__', alter_sys=True)
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.abspath(args.script)))       # as python SCRIPT would
+        runpy.run_path(args.script, run_name='__main__')
 
 
 def _number(text: str) -> float:

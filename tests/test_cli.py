@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 from safetensors.numpy import load_file
 
 from scat_zoo import cli
 from scat_zoo.train import data
 
+ROOT = Path(__file__).parents[1]
 # A small model, for a run of seconds.
 SMALL = ['--model-kwargs', 'L=2', '--epochs', '4', '--augment']
 
@@ -170,3 +173,28 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         cli.main(['--version'])
     assert re.fullmatch(r'\d+\.\d+\.\d+\n', capsys.readouterr().out)
+
+
+def test_list_shows_every_model(capsys):
+    assert cli.main(['list']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == timm.list_models('scat_*')
+    assert lines[4].split()[1:6] == ['13,370,702', '928,464', '3', 'x', '224']
+    assert '4, 8, 16, 32' in lines[4]
+
+
+def test_run_registers_the_zoo_for_a_script_and_a_module(tmp_path):
+    (tmp_path / 'beside.py').write_text('value = 7\n')
+    script = tmp_path / 'script.py'
+    script.write_text('import sys, timm, beside\n'
+                      'print(__name__, sys.argv, beside.value, timm.create_model("scat_linear", L=2).num_classes)\n'
+                      'sys.exit(3)\n')
+    result = scat_zoo('run', script, '--model', 'x', '-m', 'y')
+    assert result.stdout == f"__main__ {[str(script), '--model', 'x', '-m', 'y']} 7 1000\n"
+    assert result.returncode == 3
+    result = scat_zoo('run', '-m', 'script', '-h', env={**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}'})
+    assert result.stdout == f"__main__ {[str(script), '-h']} 7 1000\n"
+    script.write_text('raise ValueError("of the script")\n')
+    result = scat_zoo('run', script)
+    assert result.returncode == 1
+    assert 'Traceback' in result.stderr                         # its errors are its own

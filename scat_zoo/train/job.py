@@ -19,6 +19,7 @@ from ..scattering.banks import PixelwiseBank
 from ..scattering.plot import draw_filters
 from . import checkpoint
 from .data import Data, Prepared, check_channels, load, open_image, with_channels
+from .distributed import rank, wait, world_size
 from .loop import Recipe, evaluate, fit
 
 
@@ -42,18 +43,23 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     train_set = Prepared(data.train, model.in_chans, training)
     val_set, test_set = (Prepared(part, model.in_chans, inference) for part in (data.val, data.test))
     settings = {'model': model_name, 'learnable': learnable, 'model_kwargs': model_kwargs, 'data': data_name,
-                'root': str(root), 'val_fraction': val_fraction, 'recipe': asdict(recipe)}
-    _prepare(output, settings, resume)
-    print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} '
-          f'test images of {len(data.classes)} classes; writing to {output}')
+                'root': str(root), 'val_fraction': val_fraction, 'recipe': asdict(recipe), 'processes': world_size()}
+    if rank() == 0:
+        _prepare(output, settings, resume)
+        print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val)} validation and '
+              f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
+    wait()
 
     start = copy.deepcopy(model)
     results = {}
     for name, model in models.items():
-        random_seed(recipe.seed)
+        random_seed(recipe.seed, rank())
         history = fit(model, train_set, val_set, recipe, device, output / f'{name}.state', f'{name} filters')
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
-        checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
+        if rank() == 0:
+            checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
+    if rank() > 0:
+        return
     if learnable:
         before, after = start.scattering.bank, models[main].scattering.bank
         results[main]['filter_change'] = _relative_change(before, after)

@@ -12,15 +12,20 @@ import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from timm.utils import AverageMeter, accuracy
+from timm.utils import AverageMeter, accuracy, distribute_bn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
+
+from .distributed import gathered, parallel, rank, total, world_size
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: timm's optimiser by name, a cosine schedule with warm-up, cross-entropy."""
+    """How to train: timm's optimiser by name, a cosine schedule with warm-up, cross-entropy.
+
+    Batch size, learning rate and workers are those of each process.
+    """
     epochs: int
     batch_size: int
     opt: str
@@ -37,15 +42,17 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
         title: str) -> List[Dict[str, float]]:
     """Train the model in place; return train loss and validation accuracy of each epoch.
 
-    The state goes to `state_file` after each epoch, and after the running step on Ctrl-C. If the file exists, training
-    goes on from there; without workers, and with the same number of threads, to the same bits as without a stop.
+    The state goes to `state_file` after each epoch, and soon after Ctrl-C. If the file exists, training goes on from
+    there; without workers, and with the same number of threads, to the same bits as without a stop.
+
+    Under torchrun, N processes train on batches N times as large, each on its part of every batch.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
         FloatingPointError: when the loss is not finite.
     """
     model.to(device)
-    batch_size = min(recipe.batch_size, len(train))
+    batch_size = min(recipe.batch_size * world_size(), len(train))      # of all processes together
     updates = len(train) // batch_size                  # of an epoch; the rest of its images are left out
     optimizer = create_optimizer_v2(model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay)
     scheduler, _ = create_scheduler_v2(
@@ -59,12 +66,13 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
     def save() -> None:
         _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history)
 
-    with _noticing_ctrl_c() as stopped, tqdm(
-            total=recipe.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True) as bar:
+    trained = parallel(model, device)
+    with _noticing_ctrl_c() as stopped, tqdm(total=recipe.epochs * updates, initial=done, desc=title, unit='step',
+                                             dynamic_ncols=True, disable=rank() > 0) as bar:
         for epoch in range(len(history), recipe.epochs):
             model.train()
             for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, recipe):
-                logits = model(images.to(device))
+                logits = trained(images.to(device))
                 loss = F.cross_entropy(logits, targets.to(device), label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
@@ -73,12 +81,14 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
                 scheduler.step_update(done)
                 loss_sum += loss.detach()
                 bar.update()
-                if stopped():
+                if _all_stop(stopped(), done, device):
                     save()
                     raise KeyboardInterrupt
-            mean_loss = loss_sum.item() / updates
+            mean_loss = total(loss_sum).item() / world_size() / updates
             if not np.isfinite(mean_loss):
                 raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
+            if world_size() > 1:
+                distribute_bn(model, world_size(), reduce=True)
             history.append({'loss': mean_loss, 'val_accuracy': evaluate(model, val, device)})
             bar.set_postfix(loss=f'{mean_loss:.3f}', val=f'{history[-1]["val_accuracy"]:.1f} %')
             loss_sum.zero_()
@@ -88,32 +98,36 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_size: int = 256) -> float:
-    """Top-1 accuracy in per cent."""
+    """Top-1 accuracy in per cent, each process working on its part of the images."""
     model.eval()
     top1 = AverageMeter()
-    for images, targets in DataLoader(dataset, batch_size):
+    part = Subset(dataset, range(rank(), len(dataset), world_size()))
+    for images, targets in DataLoader(part, batch_size):
         logits = model(images.to(device))
         top1.update(accuracy(logits, targets.to(device))[0].item(), len(targets))
-    return top1.avg
+    correct, count = total(torch.tensor([top1.sum, float(top1.count)], dtype=torch.float64, device=device)).tolist()
+    return correct / count
 
 
 def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int, recipe: Recipe) -> Iterator[Sequence[Tensor]]:
-    """The epoch's shuffled batches, without the first `skip`."""
+    """This process's part of the epoch's shuffled batches, without the first `skip`."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed + epoch)).tolist()
-    batches = [order[i:i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    batches = [order[i + rank():i + batch_size:world_size()]
+               for i in range(0, len(order) - batch_size + 1, batch_size)]
     # A generator of its own: the loader's draw of a seed must not move the global one, which augmentation uses.
     return iter(DataLoader(dataset, batch_sampler=batches[skip:], num_workers=recipe.workers,
-                           generator=torch.Generator().manual_seed(recipe.seed + epoch)))
+                           worker_init_fn=_ignore_ctrl_c, generator=torch.Generator().manual_seed(recipe.seed + epoch)))
 
 
 def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
-    numpy_state = list(np.random.get_state())
-    numpy_state[1] = torch.from_numpy(numpy_state[1])
-    state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'progress': progress,
-             'random': [torch.get_rng_state(), random.getstate(), numpy_state]}
-    partial = file.with_suffix('.partial')
-    torch.save(state, partial)
-    os.replace(partial, file)
+    kind, keys, *position = np.random.get_state()
+    # Plain numbers: tensors do not survive the way between processes.
+    random_states = gathered([torch.get_rng_state().tolist(), random.getstate(), [kind, keys.tolist(), *position]])
+    if rank() == 0:
+        partial = file.with_suffix('.partial')
+        torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'progress': progress,
+                    'random': random_states}, partial)
+        os.replace(partial, file)
 
 
 def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -124,12 +138,27 @@ def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
         optimizer.load_state_dict(state['optimizer'])
     except Exception as error:
         raise ValueError(f'cannot resume from {file}: {str(error).splitlines()[0]}') from error
-    torch_state, python_state, numpy_state = state['random']
-    torch.set_rng_state(torch_state)
+    if len(state['random']) != world_size():
+        raise ValueError(f'cannot resume from {file}: it was written by {len(state["random"])} processes, '
+                         f'now there are {world_size()}')
+    torch_state, python_state, numpy_state = state['random'][rank()]
+    torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
     random.setstate(python_state)
-    np.random.set_state((numpy_state[0], numpy_state[1].numpy(), *numpy_state[2:]))
+    np.random.set_state(tuple(numpy_state))
     progress = state['progress']
     return progress['done'], progress['loss_sum'].to(device), progress['history']
+
+
+def _all_stop(stopped: bool, done: int, device: torch.device) -> bool:
+    """Whether to stop after this update. Several processes agree on it, every tenth time; else one waits in vain."""
+    if world_size() == 1:
+        return stopped
+    return done % 10 == 0 and total(torch.tensor(float(stopped), device=device)).item() > 0
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    # The terminal sends it to the loader's workers too; the main process ends them once the step is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -139,7 +168,8 @@ def _noticing_ctrl_c() -> Iterator[Callable[[], bool]]:
 
     def notice(number: int, frame: Any) -> None:
         pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if world_size() == 1:                           # torchrun passes on what the terminal sent already
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
         before = signal.signal(signal.SIGINT, notice)

@@ -1,0 +1,58 @@
+"""Training on two processes, by torchrun and gloo."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import scat_zoo  # noqa: F401  (registers the models)
+
+WORKER = Path(__file__).parent / 'distributed_worker.py'
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+
+
+def run(*command):
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, cwd=ROOT,
+                            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    one, two = tmp_path_factory.mktemp('one'), tmp_path_factory.mktemp('two')
+    run(sys.executable, WORKER, 40, one)                # 800 images: 20 updates of 40, or of 2 x 20
+    run(*TORCHRUN, WORKER, 20, two)
+    return load_file(one / 'rank0.safetensors'), [load_file(two / f'rank{r}.safetensors') for r in (0, 1)]
+
+
+def test_both_processes_hold_the_same_weights(trained):
+    _, (first, second) = trained
+    assert sum('psi' in key for key in first) == 4
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(trained):
+    alone, (first, _) = trained
+    for key in alone:
+        # The same sums in another order: float32 rounding, over 20 updates.
+        assert torch.allclose(first[key].double(), alone[key].double(), rtol=1e-5, atol=1e-5), key
+    start = timm.create_model('scat_linear', L=2, in_chans=1, img_size=28, learnable=True).state_dict()
+    moved = [(alone[key] - start[key]).abs().max() for key in alone if key.startswith('scattering.')]
+    assert min(moved) > 1e-4                            # and that is not for want of training
+
+
+def test_the_command_under_torchrun(tmp_path):
+    output = tmp_path / 'run'
+    stdout = run(*TORCHRUN, '-m', 'scat_zoo', 'train', '--model-kwargs', 'L=2', '--epochs', 2, '--output', output)
+    assert len(re.findall(r'^test accuracy', stdout, re.MULTILINE)) == 1            # said by one process
+    assert (output / 'checkpoint' / 'model.safetensors').exists()
+    states = torch.load(output / 'learned.state', weights_only=True)['random']
+    assert len(states) == 2
+    assert states[0] != states[1]                       # each process augments on its own
