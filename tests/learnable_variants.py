@@ -14,8 +14,8 @@ FIXED = {'input_size': (3, 64, 64), 'fixed_input_size': True}
 default_cfgs = generate_default_cfgs({
     'scat_linear_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
     'scat_mlp_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
-    'scat_resnet_learnable': generic_cfg(**FIXED, pool_size=(8, 8), first_conv='conv_reduce.conv'),
-    'scat_resnet18_learnable': generic_cfg(**FIXED, pool_size=(2, 2), first_conv='conv_reduce.conv'),
+    'scat_resnet_learnable': generic_cfg(**FIXED, pool_size=(8, 8)),
+    'scat_resnet18_learnable': generic_cfg(**FIXED, pool_size=(2, 2)),
 })
 
 

@@ -1,4 +1,5 @@
 """How an architecture becomes a timm model: its generic cfg, and building it so that the cfg tells its true input."""
+import math
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 from .stem import ScatteringStem
 from .upstream import FeatureGetterNet
+
+# What may read the normalised scattering, by name; the first that a checkpoint has does.
+FIRST_LAYERS = ('conv_reduce.conv', 'head.pre_logits.fc', 'head.fc')
 
 
 def generic_cfg(**kwargs: Any) -> Dict[str, Any]:
@@ -47,21 +51,51 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
     cfg = model.pretrained_cfg
     size = to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])
     channels = kwargs.get('in_chans') or cfg['input_size'][0]
-    if (channels, *size) != tuple(cfg['input_size']):
-        reduction = cfg['input_size'][1] // cfg['pool_size'][0]
-        cfg.update(input_size=(channels, *size), pool_size=tuple(s // reduction for s in size))
-    cfg.update(mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
+    J, reduction = kwargs.get('J', 2), model.feature_info[-1]['reduction']
+    # Scattering rounds its size down, convolutions round theirs up.
+    pool_size = tuple(math.ceil((side >> J) / (reduction >> J)) for side in size)
+    cfg.update(input_size=(channels, *size), pool_size=pool_size,
+               mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
     return model
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
+    """Fit a checkpoint of another model of its kind: with analytic filters, or with other image channels."""
+    return _with_channels(_with_filters(state_dict, model), model)
+
+
+def _with_filters(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
     """A checkpoint without filters was trained on the analytic ones: give these to a model that learns filters."""
     scattering = model.scattering
-    if scattering.learnable and not any(key.startswith('scattering.') for key in state_dict):
-        analytic = ScatteringStem(
-            scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)
-        state_dict = {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
-    return state_dict
+    if not scattering.learnable or any(key.startswith('scattering.') for key in state_dict):
+        return state_dict
+    analytic = ScatteringStem(
+        scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)
+    return {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
+
+
+def _with_channels(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
+    """Norms, and the first layer behind them, for other image channels.
+
+    Norms take the mean over the old channels. The layer spreads the sum of its weights over the new ones, so that a
+    grey image gives the same in one channel or repeated in three.
+    """
+    lowest = state_dict.get('norm.orders.0.norm.weight')            # order 0 is one path: a value for each channel
+    if lowest is None or len(lowest) == model.in_chans:
+        return state_dict
+    old, new = len(lowest), model.in_chans
+    adapted = dict(state_dict)
+    for key, value in state_dict.items():
+        if key.startswith('norm.') and value.dim() == 1:            # (paths * old,)
+            adapted[key] = value.reshape(-1, old).mean(1).repeat_interleave(new)
+    layer = next((name for name in FIRST_LAYERS if f'{name}.weight' in state_dict), None)
+    if layer is not None:
+        weight = state_dict[f'{layer}.weight']                      # (out, paths * old * places, ...)
+        flat = getattr(model.head.global_pool, 'pool_type', '') == 'flat'
+        places = model.head.global_pool.feat_mult() if flat else 1
+        spread = weight.reshape(len(weight), -1, old, places, *weight.shape[2:]).sum(2, keepdim=True) / new
+        adapted[f'{layer}.weight'] = spread.repeat_interleave(new, dim=2).reshape(len(weight), -1, *weight.shape[2:])
+    return adapted
 
 
 def _per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:

@@ -225,9 +225,8 @@ def _stage(in_width: int, width: int, stride: int, first_dilation: int, dilation
 
 
 default_cfgs = generate_default_cfgs({
-    'scat_resnet': generic_cfg(pool_size=(4, 4), first_conv='conv_reduce.conv'),
-    'scat_resnet18': generic_cfg(
-        input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.95, first_conv='conv_reduce.conv'),
+    'scat_resnet': generic_cfg(pool_size=(4, 4)),
+    'scat_resnet18': generic_cfg(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.95),
 })
 
 

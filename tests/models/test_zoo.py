@@ -96,6 +96,17 @@ def test_sizes(trained, size):
     assert torch.allclose(logits, one_by_one, atol=1e-4)
 
 
+@pytest.mark.parametrize('kwargs', [{}, {'J': 3}, {'J': 1}, {'img_size': (44, 30)}, {'img_size': 28, 'in_chans': 1}])
+@pytest.mark.parametrize('name', MODELS)
+def test_the_cfg_tells_input_and_pool_size(name, kwargs):
+    model = timm.create_model(name, L=2, **kwargs).eval()
+    cfg = model.pretrained_cfg
+    features = model.forward_features(torch.randn(1, *cfg['input_size']))
+    assert features.shape[2:] == cfg['pool_size']
+    if kwargs.get('img_size') == 28:
+        assert cfg['input_size'] == (1, 28, 28)
+
+
 @pytest.mark.parametrize('in_chans', [1, 3, 4, 12])
 @pytest.mark.parametrize('name', MODELS)
 def test_channels(name, in_chans):
@@ -155,3 +166,30 @@ def test_output_stride(output_stride):
 def test_an_impossible_output_stride():
     with pytest.raises(ValueError, match='output_stride must be 8, 16 or 32, got 4'):
         timm.create_model('scat_resnet18', output_stride=4)
+
+
+@pytest.mark.parametrize('pool', ['flat', 'avg'])
+@pytest.mark.parametrize(('old', 'new'), [(3, 1), (1, 3), (3, 4)])
+@pytest.mark.parametrize('name', MODELS)
+def test_weights_adapt_to_other_channels(name, old, new, pool, tmp_path):
+    """A grey image repeated in every channel gives the same logits, where the norms treat the colours alike."""
+    if 'resnet' in name and pool == 'flat':
+        pool = 'max'
+    model = create(name, in_chans=old, global_pool=pool, learnable=True).train()
+    model(torch.randn(8, 1, 28, 28).expand(-1, old, -1, -1))
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    adapted = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, in_chans=new)
+    grey = torch.randn(2, 1, 28, 28)
+    expected, actual = (m.eval()(grey.expand(-1, m.in_chans, -1, -1)) for m in (model, adapted))
+    assert torch.allclose(actual, expected, atol=1e-4)
+    other_head = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, in_chans=new, num_classes=3).eval()
+    assert torch.allclose(other_head.forward_features(grey.expand(-1, new, -1, -1)),
+                          adapted.forward_features(grey.expand(-1, new, -1, -1)), atol=1e-4)
+    assert other_head(grey.expand(-1, new, -1, -1)).shape == (2, 3)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_weights_that_do_not_fit_are_refused_by_key_and_shape(name, tmp_path):
+    timm.models.save_for_hf(create(name, L=2), tmp_path, safe_serialization=True)
+    with pytest.raises(RuntimeError, match=r'size mismatch for norm\.orders\.1\.norm\.weight: .*\[4\].*\[8\]'):
+        timm.create_model(f'local-dir:{tmp_path}', pretrained=True, L=4)
