@@ -1,0 +1,82 @@
+"""The pages in docs/ and the scripts in examples/ run, and print what they say they print.
+
+The Python blocks of a page are one program, run in order. A text block right after a Python block is its output.
+"""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / 'docs').glob('*.md'))
+EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
+BLOCK = re.compile(r'^```python\n(.*?)^```$(?:\n\n?```text\n(.*?)^```$)?', re.MULTILINE | re.DOTALL)
+MARK = '---- end of a block ----'
+
+
+def run(script, folder):
+    """What the script prints, run with one thread in this folder."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=folder, env=env, timeout=300,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def program(page):
+    """The page with everything but Python turned into blank lines, so that tracebacks give its line numbers."""
+    lines, inside = [], False
+    for line in page.splitlines():
+        if line == '```python':
+            lines.append('')
+            inside = True
+        elif inside and line == '```':
+            lines.append(f'print({MARK!r})')
+            inside = False
+        else:
+            lines.append(line if inside else '')
+    lines[0] = 'import torch; torch.manual_seed(0)'
+    return '\n'.join(lines)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_blocks_run_and_print_what_the_page_says(page, tmp_path):
+    text = page.read_text()
+    assert text.startswith('# ')
+    script = tmp_path / f'{page.stem}.py'
+    script.write_text(program(text))
+    *outputs, rest = run(script, tmp_path).split(MARK + '\n')
+    blocks = BLOCK.findall(text)
+    assert len(outputs) == len(blocks) >= 1
+    assert not rest
+    assert any(outputs)
+    for output, (code, expected) in zip(outputs, blocks):
+        assert not expected or output == expected, code
+
+
+@pytest.mark.parametrize('example', EXAMPLES, ids=lambda example: example.stem)
+def test_examples_run(example, tmp_path):
+    source = example.read_text()
+    assert f'python examples/{example.name}' in source              # the docstring says how
+    assert len(source.splitlines()) < 60
+    assert run(example, ROOT).strip()
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_links_inside_the_repository_exist(page):
+    for target in re.findall(r'\]\((?!http)([^)#]+)', page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_example_is_linked_from_a_page():
+    prose = ''.join(page.read_text() for page in PAGES)
+    assert [e.name for e in EXAMPLES if f'(../examples/{e.name})' not in prose] == []
+
+
+def test_the_tests_see_a_wrong_output():
+    page = '# A page\n\n```python\nprint(1)\n```\n\n```text\n2\n```\n\n```python\nx = 3\n```\n'
+    assert BLOCK.findall(page) == [('print(1)\n', '2\n'), ('x = 3\n', '')]
+    assert program(page).splitlines()[3] == 'print(1)'
