@@ -27,7 +27,7 @@ class ScatteringStem(nn.Module):
         RuntimeError: on images with another number of channels, too small, or of another size than learned filters.
     """
 
-    __jit_unused_properties__ = ('learnable', 'paths')      # TorchScript would compile them
+    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths')      # TorchScript would compile them
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False,
@@ -43,6 +43,11 @@ class ScatteringStem(nn.Module):
     @property
     def learnable(self) -> bool:
         return isinstance(self.bank, PixelwiseBank) and self.bank.learnable
+
+    @property
+    def fixed_input_size(self) -> bool:
+        """Whether the filters, learnable or learned and frozen, are tied to `img_size`."""
+        return isinstance(self.bank, PixelwiseBank)
 
     @property
     def paths(self) -> List[geometry.Path]:

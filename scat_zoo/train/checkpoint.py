@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
+from ..models.stem import ScatteringStem
+
 
 def save(model: nn.Module, folder: Path, label_names: Sequence[str] = ()) -> None:
     """Write weights and the config that rebuilds the model; `timm.create_model('local-dir:FOLDER', pretrained=True)`
@@ -19,16 +21,20 @@ def save(model: nn.Module, folder: Path, label_names: Sequence[str] = ()) -> Non
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as scratch:
         new = Path(scratch) / 'new'
         save_for_hf(model, new, model_config={'label_names': list(label_names)}, safe_serialization=True)
-        _without_num_classes(new / 'config.json')
+        _amend(new / 'config.json', model.scattering)
         if folder.exists():
             os.replace(folder, Path(scratch) / 'old')
         os.replace(new, folder)
 
 
-def _without_num_classes(config: Path) -> None:
-    # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
+def _amend(config: Path, scattering: ScatteringStem) -> None:
     content = json.loads(config.read_text())
-    content.get('model_args', {}).pop('num_classes', None)
+    args = content.setdefault('model_args', {})
+    # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
+    args.pop('num_classes', None)
+    # The state of the filters now: `set_learnable` may have changed the one that the model was created with.
+    args['learnable'] = scattering.learnable
+    content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
     config.write_text(json.dumps(content, indent=2))
 
 

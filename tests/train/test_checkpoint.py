@@ -27,6 +27,18 @@ def test_save_and_load_are_bit_equal(tmp_path):
     assert [p.name for p in (tmp_path / 'run').iterdir()] == ['checkpoint']
 
 
+@pytest.mark.parametrize('learnable', [False, True])
+def test_the_checkpoint_tells_the_present_state_of_the_filters(tmp_path, learnable):
+    model = create()
+    model.scattering.set_learnable(learnable)
+    checkpoint.save(model, tmp_path / 'checkpoint')
+    again = checkpoint.load(tmp_path / 'checkpoint')
+    assert again.scattering.learnable == learnable
+    assert again.pretrained_cfg['fixed_input_size']             # learned filters, frozen or not
+    x = torch.randn(2, 1, 16, 24)
+    assert torch.equal(again(x), model(x))
+
+
 def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     folder = tmp_path / 'checkpoint'
     model = create()
