@@ -3,6 +3,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Their tests need the extra `clients` and run when they are named: pytest tests/clients.
+collect_ignore = ['clients']
 
 
 @pytest.fixture(autouse=True)
