@@ -42,7 +42,7 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
         feature_cfg: how it gives them; by a pruned `ScatteringFeatures` unless told otherwise.
     """
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
-    if kwargs.get('learnable'):
+    if kwargs.get('learnable') or kwargs.get('frozen_filters'):
         overlay['fixed_input_size'] = True
     model = build_model_with_cfg(
         model_cls, variant, pretrained, pretrained_filter_fn=filter_fn, pretrained_cfg_overlay=overlay,
@@ -65,9 +65,9 @@ def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dic
 
 
 def _with_filters(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
-    """A checkpoint without filters was trained on the analytic ones: give these to a model that learns filters."""
+    """A checkpoint without filters was trained on the analytic ones: give these to a model that stores filters."""
     scattering = model.scattering
-    if not scattering.learnable or any(key.startswith('scattering.') for key in state_dict):
+    if not scattering.fixed_input_size or any(key.startswith('scattering.') for key in state_dict):
         return state_dict
     analytic = ScatteringStem(
         scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)

@@ -34,6 +34,7 @@ class ScatLinear(Freezing):
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         learnable: whether the filters are parameters.
+        frozen_filters: without `learnable`, whether the filters are learned values, frozen, and not the analytic ones.
         log_floor: orders 1 and 2 enter the norm as log(S / mean + log_floor); 0 for no logarithm.
         global_pool: 'flat' (flatten the feature map), timm's pool types, or '' for none.
         head_hidden_size: width of a hidden layer before the classifier, 0 for none.
@@ -49,6 +50,7 @@ class ScatLinear(Freezing):
             L: int = 8,
             max_order: int = 2,
             learnable: bool = False,
+            frozen_filters: bool = False,
             log_floor: float = 0.1,
             global_pool: str = 'flat',
             head_hidden_size: int = 0,
@@ -63,7 +65,7 @@ class ScatLinear(Freezing):
         self.in_chans = in_chans
         self.grad_checkpointing = False
 
-        self.scattering = ScatteringStem(J, L, max_order, in_chans, img_size, learnable, **dd)
+        self.scattering = ScatteringStem(J, L, max_order, in_chans, img_size, learnable, frozen_filters, **dd)
         channels = self.scattering.order_channels()
         self.norm = ScatteringNorm(channels, log_floor, **dd)
         self.feature_info = [

@@ -33,6 +33,7 @@ class ScatResNet(Freezing):
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         learnable: whether the filters are parameters.
+        frozen_filters: without `learnable`, whether the filters are learned values, frozen, and not the analytic ones.
         channels: width of each stage; the convolution before them has the width of the first.
         depths: number of residual blocks of each stage.
         strides: stride of each stage.
@@ -52,6 +53,7 @@ class ScatResNet(Freezing):
             L: int = 8,
             max_order: int = 2,
             learnable: bool = False,
+            frozen_filters: bool = False,
             channels: Tuple[int, ...] = (64, 128),
             depths: Tuple[int, ...] = (2, 3),
             strides: Tuple[int, ...] = (1, 2),
@@ -71,7 +73,8 @@ class ScatResNet(Freezing):
         self.in_chans = in_chans
         self.grad_checkpointing = False
 
-        self.scattering = ScatteringStem(J, L, max_order, in_chans, to_2tuple(img_size), learnable, **dd)
+        self.scattering = ScatteringStem(
+            J, L, max_order, in_chans, to_2tuple(img_size), learnable, frozen_filters, **dd)
         orders = self.scattering.order_channels()
         self.norm = ScatteringNorm(orders, log_floor, **dd)
         width, stride, dilation = channels[0], 2 ** J, 1

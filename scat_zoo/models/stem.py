@@ -12,8 +12,8 @@ class ScatteringStem(nn.Module):
     """Scattering of (B, C, H, W) images into (B, paths * C, H // 2^J, W // 2^J), path-major.
 
     Fixed filters are analytic, follow the size of the image and stay out of the state dict. Learnable ones are tied to
-    `img_size` and part of it. A state dict with learned filters, loaded into a stem with fixed ones, turns these into
-    frozen filters with the learned values.
+    `img_size` and part of it, and so are frozen ones, which hold learned values. A state dict with filters, loaded into
+    a stem with fixed ones, makes them frozen.
 
     Args:
         J: log-2 of the scale.
@@ -22,6 +22,8 @@ class ScatteringStem(nn.Module):
         in_chans: number of image channels, C.
         img_size: (H, W), to which learnable filters are tied, and for which fixed ones are kept ready.
         learnable: whether every Fourier coefficient of every filter is a parameter.
+        frozen_filters: without `learnable`, whether to keep a place for learned values in the state dict, for loaders
+            that do not ask the module.
 
     Raises:
         RuntimeError: on images with another number of channels, too small, or of another size than learned filters.
@@ -30,15 +32,17 @@ class ScatteringStem(nn.Module):
     __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths')      # TorchScript would compile them
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
-                 img_size: Tuple[int, int] = (32, 32), learnable: bool = False,
+                 img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
                  device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         geometry.check(J, L, max_order)
         if 2 ** J > min(img_size):
             raise ValueError(f'J={J} needs images of at least {2 ** J} pixels a side, img_size is {img_size}')
         self.J, self.L, self.max_order, self.in_chans, self.img_size = J, L, max_order, in_chans, img_size
-        bank = PixelwiseBank if learnable else FixedBank
-        self.bank = bank(J, L, img_size, max_order, device=device, dtype=dtype)
+        if learnable or frozen_filters:
+            self.bank = PixelwiseBank(J, L, img_size, max_order, learnable, device, dtype)
+        else:
+            self.bank = FixedBank(J, L, img_size, max_order, device, dtype)
 
     @property
     def learnable(self) -> bool:
@@ -89,7 +93,7 @@ class ScatteringStem(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        mode = 'learnable' if self.learnable else 'fixed'
+        mode = 'learnable' if self.learnable else 'frozen' if self.fixed_input_size else 'fixed'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 

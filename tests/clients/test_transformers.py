@@ -15,15 +15,14 @@ SIZE = 32
 
 @pytest.fixture(params=[
     ('scat_linear', {}), ('scat_linear', {'learnable': True, 'L': 4}), ('scat_mlp', {}), ('scat_resnet', {}),
-    ('scat_resnet', {'learnable': True, 'J': 3})], ids=lambda p: '-'.join([p[0], *p[1]]))
+    ('scat_resnet', {'learnable': True, 'J': 3}), ('scat_resnet', {'frozen_filters': True})], ids=lambda p: '-'.join([p[0], *p[1]]))
 def saved(request, tmp_path):
     """A model whose batch norms have seen images, in eval mode, and its checkpoint folder."""
     name, kwargs = request.param
     model = timm.create_model(name, num_classes=10, **kwargs)
-    if kwargs.get('learnable'):
-        with torch.no_grad():                                   # away from the analytic filters
-            for p in model.scattering.parameters():
-                p.add_(0.01 * torch.randn_like(p))
+    with torch.no_grad():                                       # learned filters, away from the analytic ones
+        for hat in model.scattering.state_dict().values():
+            hat.add_(0.01 * torch.randn_like(hat))
     model.train()(batch(16, SIZE)[0])
     checkpoint.save(model.eval(), tmp_path / 'checkpoint', CLASSES)
     return model, tmp_path / 'checkpoint'

@@ -35,6 +35,10 @@ def test_the_checkpoint_tells_the_present_state_of_the_filters(tmp_path, learnab
     again = checkpoint.load(tmp_path / 'checkpoint')
     assert again.scattering.learnable == learnable
     assert again.pretrained_cfg['fixed_input_size']             # learned filters, frozen or not
+    # A loader that knows only names finds a place for every tensor.
+    config = json.loads((tmp_path / 'checkpoint' / 'config.json').read_text())
+    args = {**config['model_args'], 'num_classes': 3}
+    assert list(timm.create_model(config['architecture'], **args).state_dict()) == list(model.state_dict())
     x = torch.randn(2, 1, 16, 24)
     assert torch.equal(again(x), model(x))
 
