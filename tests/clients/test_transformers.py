@@ -15,7 +15,8 @@ SIZE = 32
 
 @pytest.fixture(params=[
     ('scat_linear', {}), ('scat_linear', {'learnable': True, 'L': 4}), ('scat_mlp', {}), ('scat_resnet', {}),
-    ('scat_resnet', {'learnable': True, 'J': 3}), ('scat_resnet', {'frozen_filters': True})], ids=lambda p: '-'.join([p[0], *p[1]]))
+    ('scat_resnet', {'learnable': True, 'J': 3}), ('scat_resnet', {'frozen_filters': True})],
+    ids=lambda p: '-'.join([p[0], *p[1]]))
 def saved(request, tmp_path):
     """A model whose batch norms have seen images, in eval mode, and its checkpoint folder."""
     name, kwargs = request.param
