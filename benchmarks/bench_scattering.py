@@ -183,8 +183,9 @@ def main() -> None:
     if args.memory:
         memory(*args.memory)
         return
-    print(f'{platform.processor() or platform.machine()}, torch {torch.__version__}, float32, L={L}, order 2. Process time '
-          "in seconds;\nratio, wall and floor: kymatio's time over ours, in wall time, over that of the FFTs alone")
+    print(f'{platform.processor() or platform.machine()}, torch {torch.__version__}, float32, L={L}, order 2. '
+          "Process time in seconds;\nratio, wall and floor: kymatio's time over ours, in wall time, over that of the "
+          'FFTs alone')
     print(HEADER)
     rows = [row for threads in args.threads for case in args.cases
             for row in bench(case, threads, args.repeats, args.device)]
