@@ -27,7 +27,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         args.command(args)
     except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
+        print('stopped; the same command with --resume goes on from there', file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError) as error:
         print(f'scat-zoo: error: {error}', file=sys.stderr)
@@ -61,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--opt', default='adamw', help="one of timm's optimisers")
     train.add_argument('--lr', type=_number, default=1e-3, help='peak learning rate, of filters and head')
     train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
-    train.add_argument('--warmup-epochs', type=int, default=1)
+    train.add_argument('--warmup-epochs', type=_natural, default=1)
     train.add_argument('--label-smoothing', type=_number, default=0.2)
     train.add_argument('--seed', type=int, default=0)
-    train.add_argument('--workers', type=int, default=0, help='processes that load images')
+    train.add_argument('--workers', type=_natural, default=0, help='processes that load images')
     train.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
     train.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
     train.add_argument('--resume', action='store_true', help='continue the run in --output')
@@ -142,6 +142,13 @@ def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value) or value < 0:
         raise argparse.ArgumentTypeError(f'expected a finite number of at least 0, got {text}')
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 0, got {text}')
     return value
 
 

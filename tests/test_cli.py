@@ -73,6 +73,7 @@ def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert 'Traceback' not in stderr
+    assert 'with --resume goes on' in stderr
     assert not (output / 'checkpoint').exists()
     refused = scat_zoo('train', *SMALL, '--output', output)
     assert refused.returncode == 2
@@ -128,6 +129,7 @@ MISTAKES = {
     'no optimiser': (['--opt', 'nothing'], 'nothing'),
     'no device': (['--device', 'abacus'], "no device 'abacus'"),
     'epochs': (['--epochs', '0'], 'at least 1'),
+    'workers': (['--workers', '-1'], 'at least 0'),
     'unknown option': (['--nonsense'], 'nonsense'),
 }
 
