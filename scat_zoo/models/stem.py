@@ -1,11 +1,21 @@
 """The scattering front end of every architecture: images to a feature map whose channels are scattering paths."""
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..scattering import geometry, transform
 from ..scattering.banks import FixedBank, PixelwiseBank
+
+
+class Channel(NamedTuple):
+    """An output channel: its scattering path, as in `geometry.Path`, and the image channel that it comes from."""
+    order: int
+    j1: Optional[int]
+    theta1: Optional[int]
+    j2: Optional[int]
+    theta2: Optional[int]
+    colour: int
 
 
 class ScatteringStem(nn.Module):
@@ -29,7 +39,7 @@ class ScatteringStem(nn.Module):
         RuntimeError: on images with another number of channels, too small, or of another size than learned filters.
     """
 
-    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths')      # TorchScript would compile them
+    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths', 'channels')      # TorchScript would compile them
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
@@ -57,6 +67,11 @@ class ScatteringStem(nn.Module):
     def paths(self) -> List[geometry.Path]:
         """The path of each group of `in_chans` output channels."""
         return geometry.paths(self.J, self.L, self.max_order)
+
+    @property
+    def channels(self) -> List[Channel]:
+        """What each output channel is."""
+        return [Channel(*path, colour) for path in self.paths for colour in range(self.in_chans)]
 
     def order_channels(self) -> List[int]:
         """Number of output channels of each order that has any."""

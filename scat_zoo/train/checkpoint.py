@@ -34,7 +34,8 @@ def _amend(config: Path, scattering: ScatteringStem) -> None:
     args.pop('num_classes', None)
     # The state of the filters now: `set_learnable` may have changed the one that the model was created with.
     args['learnable'] = scattering.learnable
-    args['frozen_filters'] = scattering.fixed_input_size and not scattering.learnable
+    if scattering.fixed_input_size and not scattering.learnable:
+        args['frozen_filters'] = True
     content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
     config.write_text(json.dumps(content, indent=2))
 
