@@ -39,7 +39,8 @@ class ScatteringStem(nn.Module):
         RuntimeError: on images with another number of channels, too small, or of another size than learned filters.
     """
 
-    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths', 'channels')      # TorchScript would compile them
+    # TorchScript would compile them.
+    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths', 'channels')
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
