@@ -212,6 +212,22 @@ def test_torchscript_equals_eager(learnable):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('learnable', [False, True])
+def test_trace_export_and_compile_equal_eager(learnable):
+    model = perturb(create(learnable=learnable, L=2))
+    sizes = [(16, 16)] if learnable else [(16, 16), (32, 24)]       # another size: filters are built in the graph
+    for size in sizes:
+        x = torch.randn(2, 1, *size)
+        exported = torch.export.export(model, (x,), dynamic_shapes={'x': {0: torch.export.Dim('batch')}}).module()
+        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+        for other in (torch.jit.trace(model, x), exported, compiled):
+            assert torch.allclose(other(x), model(x), atol=1e-5)
+        assert torch.allclose(exported(x[:1]), model(x[:1]), atol=1e-5)
+    compiled.train()(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_traced_training_updates_the_running_means():
     """They must not be dead code to a tracer."""
     model = create().train()
