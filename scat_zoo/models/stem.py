@@ -4,7 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..scattering import geometry, transform
+from ..scattering import fast, geometry
 from ..scattering.banks import FixedBank, PixelwiseBank
 
 
@@ -120,5 +120,5 @@ def scattering_map(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int
     """(B, C, H, W) -> (B, paths * C, h, w)."""
     if x.dim() != 4 or x.shape[1] != in_chans:
         raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {x.shape}')
-    s = transform.scattering2d(x.contiguous(), phi, psi, J, max_order, False)     # (B, C, paths, h, w)
+    s = fast.scattering2d(x.contiguous(), phi, psi, J, max_order, False)     # (B, C, paths, h, w)
     return s.transpose(1, 2).flatten(1, 2)

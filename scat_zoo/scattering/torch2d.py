@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from . import geometry, transform
+from . import fast, geometry
 from .banks import PixelwiseBank
 
 OUT_TYPES = ('array', 'list')
@@ -95,7 +95,7 @@ class ScatteringTorch2D(nn.Module):
         """
         self._check_input(x)
         phi, psi = self.bank(x)
-        s = transform.scattering2d(x, phi, psi, self.J, self.max_order, self.pre_pad)
+        s = fast.scattering2d(x, phi, psi, self.J, self.max_order, self.pre_pad)
         if self.out_type == 'array':
             return s
         return [{'coef': coef, **_kymatio_meta(path, self.L)} for coef, path in zip(s.unbind(-3), self.paths)]

@@ -13,7 +13,6 @@ from torch import Tensor
 from . import geometry
 
 
-@torch.fx.wrap
 def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
                  pre_pad: bool) -> Tensor:
     """Scattering coefficients of a batch of images (Bruna and Mallat 2013; equal to kymatio 0.3.0's).
@@ -34,40 +33,35 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
     Raises:
         RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
     """
-    if not x.is_floating_point():
-        raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example x.float() / 255')
-    height, width = x.shape[-2], x.shape[-1]
+    check(x, phi[0], J, pre_pad)
     M, N = phi[0].shape[-2], phi[0].shape[-1]
-    padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
-    if padded[0] != M or padded[1] != N:
-        raise RuntimeError(
-            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is '
-            f'padded to {padded}: resize it, or use fixed filters, which follow the image size')
-
     batch = x.shape[:-2]
     count = 1
     for n in batch:
         count *= n
     dtype = x.dtype
-    x = x.reshape([count, height, width])                          # (B, H, W)
+    x = x.reshape([count, x.shape[-2], x.shape[-1]])               # (B, H, W)
     if dtype == torch.float16 or dtype == torch.bfloat16:
         x = x.float()
     if count == 0:                                                  # an FFT refuses an empty batch
-        x = torch.cat([x, torch.zeros([1, height, width], dtype=x.dtype, device=x.device)])
+        x = torch.cat([x, torch.zeros([1, x.shape[1], x.shape[2]], dtype=x.dtype, device=x.device)])
     if not pre_pad:
         x = pad(x, M, N)
-    s = _in_chunks(x, phi, psi, J, max_order)[:count]               # (B, paths, h, w)
+    s = _cascade(x, phi, psi, J, max_order)[:count]               # (B, paths, h, w)
     return s.reshape(batch + s.shape[1:]).to(dtype)
 
 
-def _in_chunks(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int) -> Tensor:
-    """`_cascade` on a few images at a time, whose working set a CPU's cache holds: faster by half on large batches."""
-    if not torch.jit.is_scripting():
-        # A trace would record the number of chunks; a GPU wants few launches.
-        if x.device.type == 'cpu' and not torch.jit.is_tracing() and not torch.compiler.is_compiling():
-            chunks = x.split(max(4, 50_000 // (x.shape[1] * x.shape[2])))
-            return torch.cat([_cascade(chunk, phi, psi, J, max_order) for chunk in chunks])
-    return _cascade(x, phi, psi, J, max_order)
+def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool) -> None:
+    """Refuse images that are no floats, or of another padded size than the filters."""
+    if not x.is_floating_point():
+        raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example x.float() / 255')
+    height, width = x.shape[-2], x.shape[-1]
+    M, N = phi.shape[-2], phi.shape[-1]
+    padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
+    if padded[0] != M or padded[1] != N:
+        raise RuntimeError(
+            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is '
+            f'padded to {padded}: resize it, or use fixed filters, which follow the image size')
 
 
 def _cascade(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int) -> Tensor:

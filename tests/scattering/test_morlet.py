@@ -61,9 +61,9 @@ def test_bank_builds_fast(side, limit):
     size = geometry.padded_size(side, side, 3)
 
     def build():
-        start = time.perf_counter()
+        start = time.process_time()
         morlet.filter_bank(size, 3, 8, torch.float32, CPU)
-        return time.perf_counter() - start
+        return time.process_time() - start
     try:
         assert min(build() for _ in range(3)) < limit
     finally:

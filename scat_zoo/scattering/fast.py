@@ -1,0 +1,242 @@
+"""The transform as everybody calls it: the rule that chooses between the plain one and matrix products, and the
+gradients and constants of the latter.
+"""
+import threading
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from . import geometry, matrices, products, transform
+from .products import Constants, Plan
+
+# Bytes of weights beyond which filters go the plain way, and of those remembered.
+LARGEST = REMEMBERED = 1 << 29
+
+
+@torch.fx.wrap
+def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
+                 pre_pad: bool) -> Tensor:
+    """`transform.scattering2d`, by matrix products wherever they serve.
+
+    They serve in float32 and float64 on a CPU and on a GPU, for filters of at most 1/2 GiB in weights (8 numbers for
+    each of a filter: 1024 x 1024 images with J = 5 are beyond). TorchScript, traces, exports, the transforms of
+    torch.func and double backward take the plain way. To `torch.compile` the whole is one operator.
+    """
+    if not torch.jit.is_scripting():
+        if _serves(x, phi, psi):
+            return _by_products(x, phi, psi, J, max_order, pre_pad)
+    return transform.scattering2d(x, phi, psi, J, max_order, pre_pad)
+
+
+def _by_products(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
+                 pre_pad: bool) -> Tensor:
+    transform.check(x, phi[0], J, pre_pad)
+    g = Plan(phi[0].shape[0], phi[0].shape[1], J, psi[0][0].shape[0] if max_order > 0 else 0, max_order)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    images = x.reshape(-1, *x.shape[-2:]).to(dtype)
+    filters = [hat.to(dtype) for hat in phi + [hat for levels in psi for hat in levels]]
+    if not torch.is_grad_enabled():
+        filters = [hat.detach() for hat in filters]
+    if torch.compiler.is_compiling():
+        s = operator(images, filters, list(g), [hat.requires_grad for hat in filters])
+    else:
+        s = Products.apply(images, g, *filters)
+    return s.reshape(x.shape[:-2] + s.shape[1:]).to(x.dtype)
+
+
+def _serves(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]]) -> bool:
+    filters = phi + [hat for levels in psi for hat in levels]
+    if torch.jit.is_tracing() or x.device.type not in ('cpu', 'cuda') or not x.is_floating_point():
+        return False
+    if any(hat.device != x.device or hat.dtype.itemsize > max(x.dtype.itemsize, 4) for hat in filters):
+        return False
+    if 8 * sum(hat.numel() for hat in filters) * max(x.dtype.itemsize, 4) > LARGEST:
+        return False
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting()
+    # Subclasses stand for something else, such as shapes without values, and an empty batch is nothing to plan for.
+    return (x.numel() > 0 and all(type(t) in (Tensor, torch.nn.Parameter) for t in [x, *filters])
+            and not torch._C._are_functorch_transforms_active())
+
+
+# ---- constants ----
+
+class Memory:
+    """Results for the latest tensors, found again by the tensors' values: nothing can make them stale.
+
+    Threads may share one; two may compute the same result.
+    """
+
+    def __init__(self) -> None:
+        self.entries: List[Tuple[Any, Tensor, Any, int]] = []
+        self.lock = threading.Lock()
+
+    def get(self, function: Callable, hat: Tensor, *args: Any) -> Any:
+        key = (function, hat.shape, hat.dtype, args)
+        for entry in self.entries:
+            if entry[0] == key and torch.equal(entry[1], hat):
+                return entry[2]
+        with torch.inference_mode(False), torch.no_grad():
+            result = function(hat, *args)
+            tensors = result if isinstance(result, tuple) else (result,)
+            size = sum(t.numel() * t.element_size() for t in tensors if t is not None)
+            entry = key, hat.clone(), result, size
+        with self.lock:
+            kept, room = [entry], REMEMBERED - size
+            for other in self.entries:
+                room -= other[3]
+                if room >= 0:
+                    kept.append(other)
+            self.entries = kept
+        return result
+
+
+memory = Memory()
+
+
+def _lowpass(hat: Tensor, octaves: int) -> matrices.LowPass:
+    return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves)
+
+
+def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool]) -> Constants:
+    """What the products need of the filters; `needs` tells which of these need a gradient, and so no shortcut."""
+    def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, octaves: int) -> Any:
+        # On a GPU a comparison of values would wait for it, and take longer than the weights.
+        if need or hat.device.type != 'cpu':
+            return function(hat.detach(), octaves)
+        return memory.get(fixed, hat.detach(), octaves)
+
+    (phi, psi), (phi_needs, psi_needs) = _by_scale(g, filters), _by_scale(g, needs)
+    low = [constant(matrices.general_lowpass, _lowpass, hat, need, g.J - level)
+           for level, (hat, need) in enumerate(zip(phi, phi_needs))]
+    return Constants(low, [[constant(matrices.fold_weights, matrices.fold_weights, hat, need, j - level)
+                            for level, (hat, need) in enumerate(zip(*levels))]
+                           for j, levels in enumerate(zip(psi, psi_needs))])
+
+
+def _by_scale(g: Plan, filters: Sequence[Any]) -> Tuple[List[Any], List[List[Any]]]:
+    """(phi by level, psi by scale and level) from all in a row."""
+    rest = iter(filters)
+    phi = [next(rest) for _ in range(geometry.phi_levels(g.J, g.max_order))]
+    return phi, [[next(rest) for _ in range(geometry.psi_levels(j, g.max_order))] for j in range(g.J)]
+
+
+# ---- values and gradients ----
+
+def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
+    """Images (B, h, w) to coefficients (B, paths, h', w')."""
+    out, program = _output(x, g), None
+    for images, into in zip(*_chunks(g, x, out)):
+        if program is None or len(images) < columns.shape[-1]:
+            columns, result = _maps_last(images), _maps_last(into)
+            program = products.forward_program(columns, k, g, result)
+        columns.copy_(images.permute(1, 2, 0))
+        program.run()
+        h, w, paths, B = result.shape
+        into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
+    return out
+
+
+def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g: Plan,
+             needs: Sequence[bool]) -> List[Optional[Tensor]]:
+    """Gradients to x and to the filters, each None where `needs` says so, from the one to the coefficients."""
+    grad_x, program = torch.empty_like(x) if needs[0] else None, None
+    phi, psi = _by_scale(g, needs[1:])
+    grads = Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
+                      [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
+                       for levels in zip(k.psi, psi)])
+    for images, outer, into in zip(*_chunks(g, x, grad, x if grad_x is None else grad_x)):
+        if program is None or len(images) < columns.shape[-1]:
+            columns, result = _maps_last(images), _maps_last(outer)
+            inner = None if grad_x is None else _maps_last(images)
+            program = products.backward_program(columns, result, k, grads, g, inner)
+        columns.copy_(images.permute(1, 2, 0))
+        result.copy_(outer.permute(2, 3, 1, 0))
+        program.run()
+        if inner is not None:
+            into.copy_(inner.permute(2, 0, 1))
+    octaves = [g.J - level for level in range(len(phi))]
+    octaves += [j - level for j, levels in enumerate(psi) for level in range(len(levels))]
+    planes = [1] * len(phi) + [2] * (len(filters) - len(phi))
+    weights = grads.phi + [weight for levels in grads.psi for weight in levels]
+    return [grad_x] + [None if weight is None else matrices.fold_weights_backward(weight, hat, *how)
+                       for weight, hat, *how in zip(weights, filters, octaves, planes)]
+
+
+def _output(x: Tensor, g: Plan) -> Tensor:
+    return x.new_empty(len(x), len(geometry.paths(g.J, g.L, g.max_order)), (g.M >> g.J) - 2, (g.N >> g.J) - 2)
+
+
+def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
+    """A few maps at a time on a CPU, all at once elsewhere; no chunk of no maps."""
+    size = products.maps_at_a_time(g) if tensors[0].device.type == 'cpu' else len(tensors[0])
+    return [t.split(size) if len(t) > 0 else () for t in tensors]
+
+
+def _maps_last(t: Tensor) -> Tensor:
+    """Memory for (B, h, w) as (h, w, B), or for (B, paths, h, w) as (h, w, paths, B)."""
+    return t.new_empty(*t.shape[-2:], *t.shape[:-2][::-1])
+
+
+class Products(torch.autograd.Function):
+    """The transform of images (B, h, w); backward recomputes it, and is itself differentiated the plain way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Plan, *filters: Tensor) -> Tensor:
+        ctx.g, ctx.k = g, constants(g, filters, [hat.requires_grad for hat in filters])
+        ctx.save_for_backward(x, *filters)
+        return forward(x, ctx.k, g)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        (x, *filters), g = ctx.saved_tensors, ctx.g
+        needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
+        if torch.is_grad_enabled():                         # create_graph=True
+            s = transform.scattering2d(x, *_by_scale(g, filters), g.J, g.max_order, x.shape[1:] == (g.M, g.N))
+            wanted = [t for t, need in zip([x, *filters], needs) if need]
+            found = iter(torch.autograd.grad(s, wanted, grad, create_graph=True))
+            grads = [next(found) if need else None for need in needs]
+        else:
+            grads = backward(x, filters, grad, ctx.k, g, needs)
+        return grads[0], None, *grads[1:]
+
+
+@torch.library.custom_op('scat_zoo::scattering2d', mutates_args=())
+def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> Tensor:
+    """The same for `torch.compile`."""
+    g = Plan(*plan)
+    return forward(x, constants(g, filters, needs), g)
+
+
+@operator.register_fake
+def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> Tensor:
+    return _output(x, Plan(*plan))
+
+
+@torch.library.custom_op('scat_zoo::scattering2d_backward', mutates_args=())
+def operator_backward(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int], needs: List[bool]) -> List[Tensor]:
+    """Gradients to x and to the filters; empty where not needed."""
+    g = Plan(*plan)
+    grads = backward(x, filters, grad, constants(g, filters, needs[1:]), g, needs)
+    return [x.new_empty(0) if t is None else t for t in grads]
+
+
+@operator_backward.register_fake
+def _(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int], needs: List[bool]) -> List[Tensor]:
+    return [torch.empty_like(t) if need else x.new_empty(0) for t, need in zip([x, *filters], needs)]
+
+
+def _save(ctx: Any, inputs: Tuple[Any, ...], output: Tensor) -> None:
+    x, filters, ctx.plan, ctx.needs = inputs
+    ctx.save_for_backward(x, *filters)
+
+
+def _operator_gradient(ctx: Any, grad: Tensor) -> Tuple[Any, ...]:
+    x, *filters = ctx.saved_tensors
+    needs = [ctx.needs_input_grad[0], *ctx.needs]
+    grads = [t if need else None for t, need in zip(operator_backward(x, filters, grad, ctx.plan, needs), needs)]
+    return grads[0], grads[1:], None, None
+
+
+operator.register_autograd(_operator_gradient, setup_context=_save)

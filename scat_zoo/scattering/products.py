@@ -1,0 +1,530 @@
+"""The transform as a program of real matrix products, for a few images at a time: no FFT, no complex numbers.
+
+Images and coefficients are (rows, columns, R), R being filters times maps, and the innermost axis; `matrices` tells
+their order. So every product is one BLAS call on arrays as they lie. A chunk of maps goes through these steps:
+
+1. analysis of the images to coefficients, in two steps on each axis (`analyse_cols`, `_band`, `_groups`);
+2. for each scale, `gather` of the coefficients by class, and `wavelets`: the fold, and half of the synthesis on rows;
+3. `layer`, the rest of the synthesis to real and imaginary parts, modulus, and on the modulus, the low-pass on columns
+   and the analysis for order 2, band after band of rows, so that nothing of it leaves the processor's cache;
+4. for order 2, steps 2 and 3 again.
+
+Backward recomputes the chunk and takes the same steps transposed: analysis and synthesis are each other's transposes.
+"""
+import functools
+import math
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import geometry
+from .matrices import Axis, LowPass, axis, banded, gathering, reflected, repeated_cols
+
+# Numbers that the processor's cache holds beside what else it has to hold; those of a chunk; maps that are enough for
+# any size. Products run well from about 16 columns on; reading a filter's matrices costs as much as the products with
+# as many columns as they have.
+CACHED = 1 << 17
+CHUNK = 1 << 18
+MAPS = 24
+COLUMNS = 32
+
+
+class Program:
+    """Recorded calls, and the arrays that they work on: the same for every chunk of images.
+
+    The arrays are a stack: `take` gives the next one, of undefined content, and setting `top` back to an earlier value
+    gives all later ones up. What is small stays in the processor's cache that way, and no fresh memory is touched.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.like, self.top = like, 0
+        self.arrays: List[Tensor] = []
+        self.calls: List[Callable[[], Any]] = []
+
+    def take(self, *shape: int) -> Tensor:
+        size = math.prod(shape)
+        if self.top == len(self.arrays):
+            self.arrays.append(self.like.new_empty(size))
+        elif len(self.arrays[self.top]) < size:
+            self.arrays[self.top] = self.like.new_empty(size)
+        self.top += 1
+        return self.arrays[self.top - 1][:size].view(shape)
+
+    def call(self, function: Callable, *args: Any, **kwargs: Any) -> None:
+        self.calls.append(functools.partial(function, *args, **kwargs))
+
+    def run(self) -> None:
+        for call in self.calls:
+            call()
+
+
+class Constants(NamedTuple):
+    """What the products need of the filters: low-pass by level, weights of the wavelets by scale and level."""
+    phi: List[LowPass]
+    psi: List[List[Tensor]]
+
+
+class Plan(NamedTuple):
+    """Size of the padded image, log-2 of the scale, orientations, order."""
+    M: int
+    N: int
+    J: int
+    L: int
+    max_order: int
+
+
+def maps_at_a_time(g: Plan) -> int:
+    """Size of a chunk on a CPU."""
+    return min(MAPS, max(4, CHUNK // (g.M * g.N)))
+
+
+# ---- axes ----
+
+def analyse_cols(p: Program, u: Tensor, out: Tensor) -> None:
+    """Samples to coefficients on columns, (rows, N, R); the transpose of `synthesise_cols`, and its inverse."""
+    rows, N, R = u.shape
+    mark, cols = p.top, axis(N, u.dtype, u.device)
+    if cols.samples is not None:
+        half = p.take(rows, cols.r, cols.m * R)
+        p.call(torch.bmm, cols.samples.expand(rows, -1, -1), u.view(half.shape), out=half)
+        u = half
+    shape = rows * len(cols.cols), -1, R
+    p.call(torch.bmm, repeated_cols(N, rows, u.dtype, u.device), u.view(shape), out=out.view(shape))
+    p.top = mark
+
+
+def synthesise_cols(p: Program, d: Tensor, out: Tensor) -> None:
+    """Coefficients to samples on columns, (rows, N, R)."""
+    rows, N, R = d.shape
+    mark, cols = p.top, axis(N, d.dtype, d.device)
+    half = out if cols.samples is None else p.take(rows, N, R)
+    shape = rows * len(cols.cols), -1, R
+    p.call(torch.bmm, repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape), out=half.view(shape))
+    if cols.samples is not None:
+        shape = rows, cols.r, -1
+        p.call(torch.bmm, cols.samples.t().expand(rows, -1, -1), half.view(shape), out=out.view(shape))
+    p.top = mark
+
+
+def synthesise_band(p: Program, rows: Axis, half: Tensor, band: int) -> Tensor:
+    """One band of rows (r, N, R) from what `synthesise_groups` gives, (M, N, R); all of it if there is one step."""
+    if rows.samples is None:
+        return half
+    out = p.take(rows.r, *half.shape[1:])
+    p.call(torch.mm, rows.samples.t(), half.view(rows.r, rows.m, -1)[:, band], out=out.view(rows.r, -1))
+    return out
+
+
+def analyse_band(p: Program, rows: Axis, u: Tensor, half: Tensor, band: int) -> None:
+    """The transpose of `synthesise_band`, into half; with one step, u is half already."""
+    if rows.samples is not None:
+        p.call(torch.mm, rows.samples, u.view(rows.r, -1), out=half.view(rows.r, rows.m, -1)[:, band])
+
+
+def analyse_groups(p: Program, rows: Axis, half: Tensor) -> Tensor:
+    """Coefficients on rows (M, N, R) from the bands."""
+    out = p.take(*half.shape)
+    shape = len(rows.rows), -1, half[0].numel()
+    p.call(torch.bmm, rows.rows, half.view(shape), out=out.view(shape))
+    return out
+
+
+def synthesise_groups(p: Program, rows: Axis, d: Tensor) -> Tensor:
+    """The transpose of `analyse_groups`."""
+    out = p.take(*d.shape)
+    shape = len(rows.rows), -1, d[0].numel()
+    p.call(torch.bmm, rows.rows.transpose(1, 2), d.view(shape), out=out.view(shape))
+    return out
+
+
+# ---- filters ----
+
+def gather(p: Program, coefficients: Tensor, octaves: int) -> Tensor:
+    """Coefficients (M, N, R) by classes: (classes, functions, R)."""
+    M, N, R = coefficients.shape
+    take = gathering(M, N, octaves, coefficients.device).take
+    out = p.take(len(take), R)
+    p.call(torch.index_select, coefficients.view(M * N, R), 0, take, out=out)
+    return out.view(-1, 4 << 2 * octaves, R)
+
+
+def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> None:
+    """The transpose of `gather`, into out (M, N, R) or added to it."""
+    M, N, R = out.shape
+    mark, back = p.top, gathering(M, N, octaves, grad.device).back
+    direct = out.is_contiguous() and not add
+    ordered = out.view(M * N, R) if direct else p.take(M * N, R)
+    p.call(torch.index_select, grad.view(-1, R), 0, back, out=ordered)
+    if not direct:
+        p.call(out.add_ if add else out.copy_, ordered.view(M, N, R))
+    p.top = mark
+
+
+def fold(p: Program, weights: Tensor, c: Tensor) -> Tensor:
+    """One group of coefficients after sampling, (2, classes, 2 * planes * L, R), from those before by class."""
+    d = p.take(*weights.shape[:-1], c.shape[-1])
+    for f in (0, 1):
+        p.call(torch.bmm, weights[f], c, out=d[f])
+    return d
+
+
+def fold_backward(p: Program, weights: Tensor, d: Tensor, c: Tensor, grad_weights: Optional[Tensor],
+                  grad: Optional[Tensor]) -> None:
+    """The transpose, into grad, and the gradient to the weights, added to grad_weights; each where it is given."""
+    for f in (0, 1):
+        if grad_weights is not None:
+            p.call(grad_weights[f].baddbmm_, d[f], c.transpose(1, 2))
+        if grad is not None:
+            p.call(grad.baddbmm_, weights[f].transpose(1, 2), d[f], beta=f)
+
+
+def wavelets(p: Program, weights: Tensor, parts: List[Tensor], M: int, N: int) -> List[Tensor]:
+    """Filtered signals after the first step of synthesis on rows, (M, N, 2 * L * R), for each part of the columns."""
+    rows = axis(M, weights.dtype, weights.device)
+    halves = [p.take(M, N, weights.shape[3] // 2 * c.shape[-1]) for c in parts]
+    mark = p.top
+    for g, w in enumerate(weights):                         # outside, so that the weights are read once from memory
+        for c, half in zip(parts, halves):
+            d, out = fold(p, w, c.unflatten(0, (len(weights), -1))[g]), half.view(len(weights), len(rows.rows[g]), -1)
+            p.call(torch.mm, rows.rows[g].t(), d.view(out[g].shape), out=out[g])
+            p.top = mark
+    return halves
+
+
+def wavelets_backward(p: Program, weights: Tensor, halves: List[Tensor], parts: List[Tensor],
+                      grad_weights: Optional[Tensor], needs_parts: bool) -> List[Tensor]:
+    """From the gradients to halves to those to parts, if needed."""
+    rows = axis(len(halves[0]), weights.dtype, weights.device)
+    grads = [p.take(*c.shape) for c in parts] if needs_parts else []
+    mark = p.top
+    for g, w in enumerate(weights):
+        for i, (half, c) in enumerate(zip(halves, parts)):
+            half = half.view(len(weights), len(rows.rows[g]), -1)[g]
+            d = p.take(*half.shape)
+            p.call(torch.mm, rows.rows[g], half, out=d)
+            c, grad = (t.unflatten(0, (len(weights), -1))[g] for t in (c, grads[i] if grads else c))
+            fold_backward(p, w, d.view(*w.shape[:-1], -1), c, None if grad_weights is None else grad_weights[g],
+                          grad if grads else None)
+            p.top = mark
+    return grads
+
+
+# ---- low-pass ----
+
+def lowpass_cols(p: Program, low: LowPass, u: Tensor, out: Optional[Tensor] = None) -> Tensor:
+    """(rows, N, R) to (rows, w, R)."""
+    out = p.take(len(u), len(low.cols), u.shape[-1]) if out is None else out
+    p.call(torch.bmm, low.cols.expand(len(u), -1, -1), u, out=out)
+    return out
+
+
+def lowpass_rows(p: Program, low: LowPass, half: Tensor) -> Tensor:
+    """(M, w, R) to (h, w, R)."""
+    out = p.take(len(low.rows), *half.shape[1:])
+    p.call(torch.mm, low.rows, half.view(len(half), -1), out=out.view(len(out), -1))
+    return out
+
+
+def lowpass_general(p: Program, low: LowPass, c: Tensor) -> Tensor:
+    """(h, w, R) from coefficients by class (classes, functions, R)."""
+    d = p.take(*low.weights.shape[:-1], c.shape[-1])
+    for weights, part, out in zip(low.weights, c.unflatten(0, (len(d), -1)), d):
+        for f in (0, 1):
+            p.call(torch.bmm, weights[f], part, out=out[f])
+    return lowpass_rows(p, low, lowpass_cols(p, low, d.view(low.rows.shape[1], -1, c.shape[-1])))
+
+
+def lowpass_rows_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
+    """(h, w, R) to (M, w, R)."""
+    out = p.take(low.rows.shape[1], *grad.shape[1:])
+    p.call(torch.mm, low.rows.t(), grad.view(len(grad), -1), out=out.view(len(out), -1))
+    return out
+
+
+def lowpass_cols_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
+    """(rows, w, R) to (rows, N, R)."""
+    out = p.take(len(grad), low.cols.shape[1], grad.shape[-1])
+    p.call(torch.bmm, low.cols.t().expand(len(grad), -1, -1), grad, out=out)
+    return out
+
+
+def lowpass_general_backward(p: Program, low: LowPass, grad: Tensor, c: Tensor, grad_weights: Optional[Tensor],
+                             needs_c: bool) -> Optional[Tensor]:
+    """Gradient to the coefficients by class, if needed."""
+    d = lowpass_rows_backward(p, low, lowpass_cols_backward(p, low, grad)).view(*low.weights.shape[:-1], -1)
+    result = p.take(*c.shape) if needs_c else None
+    for g, weights in enumerate(low.weights):
+        part, out = (None if t is None else t.unflatten(0, (len(d), -1))[g] for t in (c, result))
+        fold_backward(p, weights, d[g], part, None if grad_weights is None else grad_weights[g], out)
+    return result
+
+
+# ---- a layer ----
+
+def modulus(p: Program, z: Tensor, u: Tensor) -> None:
+    """|z| of (rows, N, 2 planes * R) into u (rows, N, R)."""
+    real, imag = z.unflatten(2, (2, -1)).unbind(2)
+    p.call(torch.mul, real, real, out=u)
+    p.call(u.addcmul_, imag, imag)
+    p.call(u.sqrt_)
+
+
+def modulus_backward(p: Program, grad: Tensor, u: Tensor, z: Tensor) -> None:
+    """Write the gradient to z over z: grad z / |z|, and 0 where z = 0. Overwrites u and grad too."""
+    p.call(F.threshold_, u, 0., math.inf)
+    p.call(grad.div_, u)
+    p.call(z.unflatten(2, (2, -1)).mul_, grad.unsqueeze(2))
+
+
+def tiles(count: int, row: int) -> List[slice]:
+    """Rows to take at a time for the cache to hold them, of `row` numbers each."""
+    size = -(-count // -(-count * row // CACHED))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class Moduli(NamedTuple):
+    """Filtered signals z (bands, r, N, 2 * R) and their moduli u (bands, r, N, R), kept for a backward pass."""
+    z: Tensor
+    u: Tensor
+
+
+def keep_moduli(p: Program, half: Tensor) -> Moduli:
+    """Arrays for what `layer` is to keep of what `wavelets` gives."""
+    (M, N, R), rows = half.shape, axis(len(half), half.dtype, half.device)
+    return Moduli(p.take(rows.m, rows.r, N, R), p.take(rows.m, rows.r, N, R // 2))
+
+
+def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
+          kept: Optional[Moduli] = None) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    """Moduli of what `wavelets` gives: low-passed on columns if low is given, and their coefficients if they are read.
+    """
+    M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
+    rows = axis(M, half.dtype, half.device)
+    lowered = None if low is None else p.take(rows.m, rows.r, len(low.cols), R)
+    analysed = p.take(M, N, R) if read else None
+    mark = p.top
+    for band in range(rows.m):
+        e = synthesise_band(p, rows, half, band)
+        a = analysed if rows.samples is None else p.take(rows.r, N, R) if read else None
+        inner = p.top
+        for tile in tiles(rows.r, N * 2 * R):
+            z = p.take(*e[tile].shape) if kept is None else kept.z[band, tile]
+            u = p.take(*z.shape[:2], R) if kept is None else kept.u[band, tile]
+            synthesise_cols(p, e[tile], z)
+            modulus(p, z, u)
+            if low is not None:
+                lowpass_cols(p, low, u, lowered[band, tile])
+            if read:
+                analyse_cols(p, u, a[tile])
+            p.top = inner
+        if read:
+            analyse_band(p, rows, a, analysed, band)
+        p.top = mark
+    return None if low is None else lowered.view(M, -1, R), analyse_groups(p, rows, analysed) if read else None
+
+
+def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Optional[LowPass], lowered: Optional[Tensor],
+                   coefficients: Optional[Tensor]) -> None:
+    """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept."""
+    M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
+    rows, outer = axis(M, half.dtype, half.device), p.top
+    analysed = None if coefficients is None else synthesise_groups(p, rows, coefficients)
+    lowered = None if low is None else lowered.view(rows.m, rows.r, -1, R)
+    mark = p.top
+    for band in range(rows.m):
+        if kept is None or rows.samples is None:
+            e = synthesise_band(p, rows, half, band)
+        else:
+            e = p.take(rows.r, N, 2 * R)
+        a = None if analysed is None else synthesise_band(p, rows, analysed, band)
+        inner = p.top
+        for tile in tiles(rows.r, N * 2 * R):
+            if kept is None:
+                z, u = p.take(*e[tile].shape), p.take(*e[tile].shape[:2], R)
+                synthesise_cols(p, e[tile], z)
+                modulus(p, z, u)
+            else:
+                z, u = kept.z[band, tile], kept.u[band, tile]
+            grad = None if low is None else lowpass_cols_backward(p, low, lowered[band, tile])
+            if a is not None:
+                read = p.take(*u.shape)
+                synthesise_cols(p, a[tile], read)
+                if grad is not None:
+                    p.call(read.add_, grad)
+                grad = read
+            modulus_backward(p, grad, u, z)
+            analyse_cols(p, z, e[tile])
+            p.top = inner
+        analyse_band(p, rows, e, half, band)
+        p.top = mark
+    p.top = outer
+
+
+# ---- the transform ----
+
+def image(p: Program, x: Tensor, g: Plan) -> Tuple[Tensor, Tensor]:
+    """Images (h, w, B), reflected to (M, N, B), and the coefficients of that."""
+    h, w, B = x.shape
+    rows = axis(g.M, x.dtype, x.device)
+    y, z = reflected(h, g.M)[banded(g.M)], reflected(w, g.N)
+    u, analysed = p.take(g.M, g.N, B), p.take(g.M, g.N, B)
+    p.call(torch.index_select, x.view(-1, B), 0, (y[:, None] * w + z).flatten().to(x.device), out=u.view(-1, B))
+    mark, a = p.top, analysed if rows.samples is None else p.take(g.M, g.N, B)
+    analyse_cols(p, u, a)
+    for band in range(rows.m):
+        analyse_band(p, rows, a.view(rows.m, rows.r, g.N, B)[band], analysed, band)
+    p.top = mark
+    return u, analyse_groups(p, rows, analysed)
+
+
+def image_backward(p: Program, coefficients: Tensor, u: Optional[Tensor], out: Tensor) -> None:
+    """Gradient to the images, into out (h, w, B), from those to what `image` gives."""
+    M, N, B = coefficients.shape
+    h, w, _ = out.shape
+    rows, grad = axis(M, out.dtype, out.device), p.take(M, N, B)
+    analysed, mark = synthesise_groups(p, rows, coefficients), p.top
+    for band, into in enumerate(grad.view(rows.m, rows.r, N, B)):
+        synthesise_cols(p, synthesise_band(p, rows, analysed, band), into)
+        p.top = mark
+    if u is not None:
+        p.call(grad.add_, u)
+    half = p.take(h, N, B)
+    p.call(half.zero_)
+    p.call(half.index_add_, 0, reflected(h, M)[banded(M)].to(out.device), grad)
+    p.call(out.zero_)
+    p.call(out.index_add_, 1, reflected(w, N).to(out.device), half)
+
+
+class Part(NamedTuple):
+    """Second wavelets on some of the first: their columns, and their place in the output, (h, w, L of t2, t1, B)."""
+    columns: slice
+    place: Tensor
+
+
+def parts_of(g: Plan, j1: int, j2: int, B: int, out: Tensor) -> List[Part]:
+    """The second wavelets of scale j2 on the first of j1, in parts of about the best number of columns."""
+    scales = g.J - 1 - j1
+    start = 1 + g.J * g.L + sum(g.J - 1 - j for j in range(j1)) * g.L ** 2
+    mine = out[:, :, start:start + scales * g.L ** 2].unflatten(2, (g.L, scales, g.L))[:, :, :, j2 - j1 - 1]
+    size = min(g.L, -(-max(COLUMNS, 4 << 2 * (j2 - j1)) // B))
+    return [Part(slice(t * B, min(t + size, g.L) * B), mine[:, :, t:t + size].transpose(2, 3))
+            for t in range(0, g.L, size)]
+
+
+def first_order(g: Plan, j1: int, out: Tensor) -> Tensor:
+    """Place in the output (h, w, paths, B) of the first wavelets of scale j1."""
+    return out[:, :, 1 + j1 * g.L:1 + (j1 + 1) * g.L]
+
+
+def lowpass_layer(p: Program, half: Tensor, low: LowPass, octaves: int, read: bool) -> Tuple[Tensor, Optional[Tensor]]:
+    """Moduli of what `wavelets` gives: low-passed, (h, w, R), and their coefficients if they are read."""
+    if low.weights is None:
+        lowered, coefficients = layer(p, half, low, read)
+        return lowpass_rows(p, low, lowered), coefficients
+    _, coefficients = layer(p, half, None, True)
+    return lowpass_general(p, low, gather(p, coefficients, octaves)), coefficients
+
+
+def forward_program(x: Tensor, k: Constants, g: Plan, out: Tensor) -> Program:
+    """A program from the images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
+    p, B = Program(x), x.shape[-1]
+    u, X = image(p, x, g)
+    low = k.phi[0]
+    s = lowpass_rows(p, low, lowpass_cols(p, low, u)) if low.weights is None else \
+        lowpass_general(p, low, gather(p, X, g.J))
+    p.call(out[:, :, 0].copy_, s)
+    for j1 in range(g.J if g.max_order > 0 else 0):
+        outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
+        half, = wavelets(p, k.psi[j1][0], [gather(p, X, j1)], g.M >> j1, g.N >> j1)
+        s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
+        p.call(first_order(g, j1, out).copy_, s.unflatten(2, (g.L, B)))
+        for j2 in range(j1 + 1, g.J if read else 0):
+            inner = p.top
+            c, parts = gather(p, Y, j2 - j1), parts_of(g, j1, j2, B, out)
+            halves = wavelets(p, k.psi[j2][j1], [c[:, :, part.columns] for part in parts], g.M >> j2, g.N >> j2)
+            for part, half in zip(parts, halves):
+                mark = p.top
+                s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
+                p.call(part.place.copy_, s.view(*s.shape[:2], *part.place.shape[2:]))
+                p.top = mark
+            p.top = inner
+        p.top = outer
+    return p
+
+
+def backward_program(x: Tensor, grad: Tensor, k: Constants, grads: Constants, g: Plan,
+                     grad_x: Optional[Tensor]) -> Program:
+    """A program from images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
+
+    Args:
+        grads: to which gradients to the weights are added, None where none is needed.
+        grad_x: into which the gradient to x is put, if needed.
+    """
+    p, B, needs_x = Program(x), x.shape[-1], grad_x is not None
+    _, X = image(p, x, g)
+    grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
+    if needs_x:
+        p.call(grad_X.zero_)
+    s = contiguous(p, grad[:, :, 0])
+    if low.weights is None:
+        grad_u = lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s)) if needs_x else None
+    else:
+        grad_c = lowpass_general_backward(p, low, s, gather(p, X, g.J), grads.phi[0], needs_x)
+        if needs_x:
+            scatter(p, grad_c, g.J, grad_X, add=True)
+    for j1 in range(g.J if g.max_order > 0 else 0):
+        outer, read, low = p.top, g.max_order > 1 and j1 < g.J - 1, k.phi[j1]
+        c1 = gather(p, X, j1)
+        half1, = wavelets(p, k.psi[j1][0], [c1], g.M >> j1, g.N >> j1)
+        s = contiguous(p, first_order(g, j1, grad)).flatten(2)
+        general = low.weights is not None
+        kept = keep_moduli(p, half1) if read or general else None
+        Y = layer(p, half1, None, True, kept)[1] if read or general else None
+        grad_Y = p.take(*Y.shape) if Y is not None else None
+        if general:
+            grad_c = lowpass_general_backward(p, low, s, gather(p, Y, g.J - j1), grads.phi[j1], True)
+            scatter(p, grad_c, g.J - j1, grad_Y, add=False)
+        for j2 in range(j1 + 1, g.J if read else 0):
+            inner = p.top
+            c, parts = gather(p, Y, j2 - j1), parts_of(g, j1, j2, B, grad)
+            columns = [c[:, :, part.columns] for part in parts]
+            halves = wavelets(p, k.psi[j2][j1], columns, g.M >> j2, g.N >> j2)
+            for part, half in zip(parts, halves):
+                mark = p.top
+                second_backward(p, half, k.phi[j2], contiguous(p, part.place).flatten(2), grads.phi[j2], g.J - j2)
+                p.top = mark
+            grad_parts = wavelets_backward(p, k.psi[j2][j1], halves, columns, grads.psi[j2][j1], True)
+            for part, grad_c in zip(parts, grad_parts):
+                scatter(p, grad_c, j2 - j1, grad_Y[:, :, part.columns], add=general or j2 > j1 + 1)
+            p.top = inner
+        layer_backward(p, half1, kept, None if general else low,
+                       None if general else lowpass_rows_backward(p, low, s), grad_Y)
+        grad_c, = wavelets_backward(p, k.psi[j1][0], [half1], [c1], grads.psi[j1][0], needs_x) or [None]
+        if needs_x:
+            scatter(p, grad_c, j1, grad_X, add=True)
+        p.top = outer
+    if needs_x:
+        image_backward(p, grad_X, grad_u, grad_x)
+    return p
+
+
+def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_weights: Optional[Tensor],
+                    octaves: int) -> None:
+    """`lowpass_layer` backward, if its coefficients were not read: the gradient to half is written over half."""
+    if low.weights is None:
+        layer_backward(p, half, None, low, lowpass_rows_backward(p, low, grad), None)
+        return
+    kept = keep_moduli(p, half)
+    coefficients = layer(p, half, None, True, kept)[1]
+    grad_c = lowpass_general_backward(p, low, grad, gather(p, coefficients, octaves), grad_weights, True)
+    grad_coefficients = p.take(*coefficients.shape)
+    scatter(p, grad_c, octaves, grad_coefficients, add=False)
+    layer_backward(p, half, kept, None, None, grad_coefficients)
+
+
+def contiguous(p: Program, t: Tensor) -> Tensor:
+    out = p.take(*t.shape)
+    p.call(out.copy_, t)
+    return out

@@ -1,0 +1,218 @@
+"""The transform by matrix products: against the plain one, its gradients, and constants that can't go stale."""
+import copy
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from scat_zoo import ScatteringTorch2D
+from scat_zoo.scattering import fast, geometry, products, transform
+from scat_zoo.scattering.banks import PixelwiseBank
+from tests.scattering.reference import perturb
+
+# One and two products on an axis; an odd size after the last fold; rows unlike columns; 2^J the size.
+CASES = [((32, 32), 2, 8), ((28, 28), 2, 8), ((33, 47), 3, 6), ((16, 16), 4, 4), ((64, 48), 4, 8), ((100, 230), 1, 3),
+         ((9, 130), 2, 1)]
+
+
+def bank(size, J, L, perturbed, max_order=2):
+    filters = PixelwiseBank(J, L, size, dtype=torch.float64)
+    filters.set_max_order(max_order)
+    return perturb(filters) if perturbed else filters
+
+
+def images(size, count=5, seed=0):
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def both_ways(x, filters, J, max_order, gradients_to):
+    """(coefficients, gradients) the fast way and the plain one."""
+    results = []
+    for way in (fast, transform):
+        s = way.scattering2d(x, *filters(x), J, max_order, False)
+        generator = torch.Generator().manual_seed(1)
+        loss = (s * torch.randn(s.shape, generator=generator, dtype=s.dtype)).sum()
+        results.append((s, torch.autograd.grad(loss, gradients_to) if gradients_to else ()))
+    return results
+
+
+def is_fast(s):
+    """Whether s was computed the fast way."""
+    return 'Products' in repr([s.grad_fn, *s.grad_fn.next_functions])
+
+
+@pytest.mark.parametrize('perturbed', [False, True])
+@pytest.mark.parametrize('max_order', [0, 1, 2])
+@pytest.mark.parametrize(('size', 'J', 'L'), CASES)
+def test_equals_the_plain_way(size, J, L, max_order, perturbed):
+    filters = bank(size, J, L, perturbed, max_order)
+    x = images(size).requires_grad_()
+    (s, grads), (expected, expected_grads) = both_ways(x, filters, J, max_order, [x, *filters.parameters()])
+    assert is_fast(s) and not is_fast(expected)
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max()
+
+
+@pytest.mark.parametrize(('to_x', 'to_phi', 'to_psi'), [
+    (True, False, False), (False, True, False), (False, False, True), (True, False, True)])
+@pytest.mark.parametrize('size', [(32, 32), (100, 60)])
+def test_only_the_gradients_that_are_needed(size, to_x, to_phi, to_psi):
+    filters = bank(size, 2, 4, perturbed=False)
+    filters.phi.requires_grad_(to_phi)
+    filters.psi.requires_grad_(to_psi)
+    x = images(size).requires_grad_(to_x)
+    wanted = [t for t in [x, *filters.parameters()] if t.requires_grad]
+    (s, grads), (expected, expected_grads) = both_ways(x, filters, 2, 2, wanted)
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max()
+
+
+@pytest.mark.parametrize('count', [1, 3, 24, 25, 49])
+def test_every_size_of_batch(count):
+    """Whole chunks, a rest, less than a chunk."""
+    filters, x = bank((12, 12), 1, 2, perturbed=True), images((12, 12), count)
+    (s, grads), (expected, expected_grads) = both_ways(x, filters, 1, 2, list(filters.parameters()))
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
+
+
+def test_gradient_is_zero_where_the_modulus_is():
+    x = torch.zeros(2, 32, 32, requires_grad=True)
+    S = ScatteringTorch2D(2, (32, 32), learnable=True)
+    S(x).sum().backward()
+    assert x.grad.isfinite().all()
+    grads = [p.grad for p in S.parameters()]
+    assert all(g.eq(0).all() for g in grads)
+
+
+def test_moduli_that_underflow_have_finite_gradients():
+    """Squares of values below 1e-23 are zero in float32, though the values aren't."""
+    x = (1e-25 * torch.randn(2, 32, 32)).requires_grad_()
+    ScatteringTorch2D(2, (32, 32))(x).sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().max() < 10
+
+
+def test_the_separable_low_pass_is_only_for_separable_filters():
+    """A product of the analytic bank's factors would move order 0 of a perturbed one by many per cent."""
+    filters = bank((32, 32), 2, 8, perturbed=False)
+    phi, psi = filters(images((32, 32)))
+    g = products.Plan(*phi[0].shape, 2, 8, 2)
+
+    def lows(phi, needs):
+        all_filters = [*phi, *(hat for levels in psi for hat in levels)]
+        return [low.weights is None for low in fast.constants(g, all_filters, [needs] * len(all_filters)).phi]
+
+    assert lows(phi, needs=False) == [True, True]
+    assert lows(phi, needs=True) == [False, False]                  # a product would have no gradient for the rest
+    for place in ((0, 1), (3, 5), (0, 0)):
+        changed = [hat.detach().clone() for hat in phi]
+        changed[0][place] *= 1 + 1e-9
+        assert lows(changed, needs=False) == [False, True]
+    skew = [hat.detach().clone() for hat in phi]
+    skew[1] *= 1 + 0.1 * torch.rand(20, 1, dtype=torch.float64)     # an outer product, but not symmetric
+    assert lows(skew, needs=False) == [True, False]
+
+
+@pytest.mark.parametrize('edit', ['in place', 'data', 'load', 'optimiser', 'set_learnable', 'to'])
+def test_constants_follow_the_filters(edit):
+    x = images((16, 16)).float()
+    S = ScatteringTorch2D(2, (16, 16))
+    twin = perturb(copy.deepcopy(S))
+    before = S(x)
+    hat = S.bank.psi['j0_theta3_level0'].hat
+    if edit == 'in place':
+        hat.mul_(2)
+    elif edit == 'data':
+        hat.data[3, 4] += 1
+    elif edit == 'load':
+        S.load_state_dict(twin.state_dict())
+    elif edit == 'to':
+        S.to(torch.bfloat16).to(torch.float32)
+    else:
+        S.set_learnable(True)
+        optimiser = torch.optim.SGD(S.parameters(), lr=0.1)
+        S(x).sum().backward()
+        optimiser.step()
+        if edit == 'set_learnable':
+            S.set_learnable(False)
+    with torch.no_grad():
+        after = S(x)
+        assert not torch.allclose(after, before, rtol=0, atol=1e-5)
+        assert torch.allclose(after, transform.scattering2d(x, *S.bank(x), 2, 2, False), rtol=0, atol=1e-5)
+
+
+def test_threads_share_nothing_but_the_constants():
+    S, twin = ScatteringTorch2D(2, (16, 16)), perturb(ScatteringTorch2D(2, (16, 16)))
+    inputs = [images((16, 16), 7, seed).float() for seed in range(8)]
+    expected = [module(x) for x in inputs for module in (S, twin)]
+    found = {}
+
+    def work(i, x):
+        for _ in range(5):
+            found[2 * i], found[2 * i + 1] = S(x), twin(x)
+
+    threads = [threading.Thread(target=work, args=item) for item in enumerate(inputs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[i], s) for i, s in enumerate(expected))
+
+
+def test_memory_is_bounded(monkeypatch):
+    memory = fast.Memory()
+    monkeypatch.setattr(fast, 'REMEMBERED', 1000)
+    results = [memory.get(lambda hat: 2 * hat, torch.full((100,), float(i))) for i in range(5)]
+    assert len(memory.entries) == 2
+    assert [r[0].item() for r in results] == [0, 2, 4, 6, 8]
+
+
+def test_what_the_products_do_not_serve_goes_the_plain_way(monkeypatch):
+    x = images((16, 16)).float().requires_grad_()
+    S = ScatteringTorch2D(2, (16, 16))
+    s = S(x)
+    assert is_fast(s)
+    grad, = torch.autograd.grad(s.square().sum(), x)
+    assert torch.allclose(torch.func.grad(lambda x: S(x).square().sum())(x.detach()), grad, atol=1e-4)
+    assert torch.allclose(torch.func.vmap(S)(x.detach()), s, atol=1e-5)
+    monkeypatch.setattr(fast, 'LARGEST', 0)
+    assert not is_fast(S(x))
+
+
+def test_the_first_call_may_be_a_compiled_one():
+    """In a new process, where no table has been made before."""
+    script = '''if True:
+        import torch
+        from scat_zoo import ScatteringTorch2D
+        from scat_zoo.scattering import transform
+        S, x = ScatteringTorch2D(2, (16, 16), learnable=True), torch.randn(3, 16, 16)
+        compiled = torch.compile(S.scattering, fullgraph=True, backend='aot_eager')
+        expected = transform.scattering2d(x, *S.bank(x), 2, 2, False)
+        for way in (compiled, S):
+            assert torch.allclose(way(x), expected, atol=1e-5), way
+        compiled(x).square().sum().backward()
+        grads = [p.grad for p in S.parameters()]
+        wanted = torch.autograd.grad(expected.square().sum(), list(S.parameters()))
+        assert all((a - b).abs().max() <= 1e-4 * b.abs().max() for a, b in zip(grads, wanted))
+    '''
+    subprocess.run([sys.executable, '-c', script], check=True)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (100, 60)])
+def test_second_wavelets_fill_their_places(size):
+    """Parts of the second order cover its paths, each once."""
+    J, L, B = 4, 3, 2
+    g = products.Plan(*geometry.padded_size(*size, J), J, L, 2)
+    out = torch.zeros(1, 1, len(geometry.paths(J, L, 2)), B)
+    for j1 in range(J):
+        products.first_order(g, j1, out).add_(1)
+        for j2 in range(j1 + 1, J):
+            for part in products.parts_of(g, j1, j2, B, out):
+                part.place.add_(1)
+    assert out[0, 0, 0].eq(0).all()
+    assert out[0, 0, 1:].eq(1).all()
