@@ -1,17 +1,19 @@
 """The transform as everybody calls it: the rule that chooses between the plain one and matrix products, and the
 gradients and constants of the latter.
 """
+import contextlib
 import threading
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from . import geometry, matrices, products, transform
-from .products import Constants, Plan
+from .products import Constants, Plan, Program
 
-# Bytes of weights beyond which filters go the plain way, and of those remembered.
+# Bytes of weights beyond which filters go the plain way, of those remembered, of a thread's spare memory.
 LARGEST = REMEMBERED = 1 << 29
+SPARED = 1 << 27
 
 
 @torch.fx.wrap
@@ -124,17 +126,38 @@ def _by_scale(g: Plan, filters: Sequence[Any]) -> Tuple[List[Any], List[List[Any
 
 # ---- values and gradients ----
 
+class Spare(threading.local):
+    """What the last program of a thread worked on: the next one takes it, since fresh memory costs time."""
+
+    def __init__(self) -> None:
+        self.arrays: List[Tensor] = []
+
+    @contextlib.contextmanager
+    def borrowed(self, like: Tensor) -> Iterator[List[Tensor]]:
+        """Arrays of this type on this device; kept afterwards unless they are too large."""
+        arrays, self.arrays = self.arrays, []
+        if any(t.dtype != like.dtype or t.device != like.device for t in arrays):
+            arrays = []
+        yield arrays
+        if like.device.type == 'cpu' and sum(t.nbytes for t in arrays) <= SPARED:
+            self.arrays = arrays
+
+
+spare = Spare()
+
+
 def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
     """Images (B, h, w) to coefficients (B, paths, h', w')."""
     out, program = _output(x, g), None
-    for images, into in zip(*_chunks(g, x, out)):
-        if program is None or len(images) < columns.shape[-1]:
-            columns, result = _maps_last(images), _maps_last(into)
-            program = products.forward_program(columns, k, g, result)
-        columns.copy_(images.permute(1, 2, 0))
-        program.run()
-        h, w, paths, B = result.shape
-        into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
+    with spare.borrowed(x) as arrays:
+        for images, into in zip(*_chunks(g, x, out)):
+            if program is None or len(images) < columns.shape[-1]:
+                columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
+                products.record_forward(program, columns, k, g, result)
+            columns.copy_(images.permute(1, 2, 0))
+            program.run()
+            h, w, paths, B = result.shape
+            into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
     return out
 
 
@@ -146,16 +169,17 @@ def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g
     grads = Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
                       [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
                        for levels in zip(k.psi, psi)])
-    for images, outer, into in zip(*_chunks(g, x, grad, x if grad_x is None else grad_x)):
-        if program is None or len(images) < columns.shape[-1]:
-            columns, result = _maps_last(images), _maps_last(outer)
-            inner = None if grad_x is None else _maps_last(images)
-            program = products.backward_program(columns, result, k, grads, g, inner)
-        columns.copy_(images.permute(1, 2, 0))
-        result.copy_(outer.permute(2, 3, 1, 0))
-        program.run()
-        if inner is not None:
-            into.copy_(inner.permute(2, 0, 1))
+    with spare.borrowed(x) as arrays:
+        for images, outer, into in zip(*_chunks(g, x, grad, x if grad_x is None else grad_x)):
+            if program is None or len(images) < columns.shape[-1]:
+                columns, result, program = _maps_last(images), _maps_last(outer), Program(x, arrays)
+                inner = None if grad_x is None else _maps_last(images)
+                products.record_backward(program, columns, result, k, grads, g, inner)
+            columns.copy_(images.permute(1, 2, 0))
+            result.copy_(outer.permute(2, 3, 1, 0))
+            program.run()
+            if inner is not None:
+                into.copy_(inner.permute(2, 0, 1))
     octaves = [g.J - level for level in range(len(phi))]
     octaves += [j - level for j, levels in enumerate(psi) for level in range(len(levels))]
     planes = [1] * len(phi) + [2] * (len(filters) - len(phi))

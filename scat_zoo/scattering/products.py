@@ -22,9 +22,11 @@ from torch import Tensor
 from . import geometry
 from .matrices import Axis, LowPass, axis, banded, gathering, reflected, repeated_cols
 
+# Multiplications below which torch.bmm takes a loop of its own in place of the BLAS, which is several times slower.
 # Numbers that the processor's cache holds beside what else it has to hold; those of a chunk; maps that are enough for
 # any size. Products run well from about 16 columns on; reading a filter's matrices costs as much as the products with
 # as many columns as they have.
+SMALLEST = 400
 CACHED = 1 << 17
 CHUNK = 1 << 18
 MAPS = 24
@@ -36,19 +38,23 @@ class Program:
 
     The arrays are a stack: `take` gives the next one, of undefined content, and setting `top` back to an earlier value
     gives all later ones up. What is small stays in the processor's cache that way, and no fresh memory is touched.
+
+    Args:
+        like: a tensor of the arrays' type and device.
+        arrays: flat ones to begin with, from another program that does not run any more or not now.
     """
 
-    def __init__(self, like: Tensor) -> None:
-        self.like, self.top = like, 0
-        self.arrays: List[Tensor] = []
+    def __init__(self, like: Tensor, arrays: List[Tensor]) -> None:
+        self.like, self.arrays, self.top = like, arrays, 0
         self.calls: List[Callable[[], Any]] = []
 
     def take(self, *shape: int) -> Tensor:
         size = math.prod(shape)
         if self.top == len(self.arrays):
-            self.arrays.append(self.like.new_empty(size))
-        elif len(self.arrays[self.top]) < size:
-            self.arrays[self.top] = self.like.new_empty(size)
+            self.arrays.append(self.like.new_empty(0))
+        if len(self.arrays[self.top]) < size:
+            with torch.inference_mode(False):               # whose tensors nobody could write to later
+                self.arrays[self.top] = self.like.new_empty(size)
         self.top += 1
         return self.arrays[self.top - 1][:size].view(shape)
 
@@ -165,8 +171,18 @@ def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> N
 def fold(p: Program, weights: Tensor, c: Tensor) -> Tensor:
     """One group of coefficients after sampling, (2, classes, 2 * planes * L, R), from those before by class."""
     d = p.take(*weights.shape[:-1], c.shape[-1])
-    for f in (0, 1):
-        p.call(torch.bmm, weights[f], c, out=d[f])
+    _, C, rows, m = weights.shape
+    least = -(-SMALLEST // (rows * m))
+    if c.shape[-1] >= least:
+        for f in (0, 1):
+            p.call(torch.bmm, weights[f], c, out=d[f])
+    else:
+        mark, wide, out = p.top, p.take(C, m, least), p.take(C, rows, least)
+        p.call(wide[:, :, :c.shape[-1]].copy_, c)
+        for f in (0, 1):
+            p.call(torch.bmm, weights[f], wide, out=out)
+            p.call(d[f].copy_, out[:, :, :c.shape[-1]])
+        p.top = mark
     return d
 
 
@@ -427,10 +443,9 @@ def lowpass_layer(p: Program, half: Tensor, low: LowPass, octaves: int, read: bo
     return lowpass_general(p, low, gather(p, coefficients, octaves)), coefficients
 
 
-def forward_program(x: Tensor, k: Constants, g: Plan, out: Tensor) -> Program:
-    """A program from the images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
-    p, B = Program(x), x.shape[-1]
-    u, X = image(p, x, g)
+def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) -> None:
+    """From images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
+    B, (u, X) = x.shape[-1], image(p, x, g)
     low = k.phi[0]
     s = lowpass_rows(p, low, lowpass_cols(p, low, u)) if low.weights is None else \
         lowpass_general(p, low, gather(p, X, g.J))
@@ -451,18 +466,17 @@ def forward_program(x: Tensor, k: Constants, g: Plan, out: Tensor) -> Program:
                 p.top = mark
             p.top = inner
         p.top = outer
-    return p
 
 
-def backward_program(x: Tensor, grad: Tensor, k: Constants, grads: Constants, g: Plan,
-                     grad_x: Optional[Tensor]) -> Program:
-    """A program from images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
+def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Constants, g: Plan,
+                    grad_x: Optional[Tensor]) -> None:
+    """From images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
 
     Args:
         grads: to which gradients to the weights are added, None where none is needed.
         grad_x: into which the gradient to x is put, if needed.
     """
-    p, B, needs_x = Program(x), x.shape[-1], grad_x is not None
+    B, needs_x = x.shape[-1], grad_x is not None
     _, X = image(p, x, g)
     grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
     if needs_x:
@@ -507,7 +521,6 @@ def backward_program(x: Tensor, grad: Tensor, k: Constants, grads: Constants, g:
         p.top = outer
     if needs_x:
         image_backward(p, grad_X, grad_u, grad_x)
-    return p
 
 
 def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_weights: Optional[Tensor],

@@ -24,7 +24,7 @@ def test_groups_hold_every_class_once(n):
 
 
 def run(record, *tensors):
-    p = products.Program(tensors[0])
+    p = products.Program(tensors[0], [])
     result = record(p, *tensors)
     p.run()
     return result
