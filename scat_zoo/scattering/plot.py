@@ -1,16 +1,16 @@
 """Pictures of filters, with matplotlib (the extra `plot`)."""
 import math
 from pathlib import Path
-from typing import Sequence
+from typing import List, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
 
-from .banks import PixelwiseBank
+Filters = Tuple[List[Tensor], List[List[Tensor]]]
 
 
-def draw_filters(before: PixelwiseBank, after: PixelwiseBank, path: Path) -> None:
-    """Draw what training did to every filter at its finest level, as a PNG.
+def draw_change(before: Filters, after: Filters, path: Path) -> None:
+    """Draw what training did to every filter (phi, psi) at its finest level, as a PNG.
 
     For each scale j, the wavelets of all orientations side by side: in Fourier and (real part, around the centre) in
     space, before, after, and the difference on a colour scale of its own. Last comes the low-pass.
@@ -19,7 +19,7 @@ def draw_filters(before: PixelwiseBank, after: PixelwiseBank, path: Path) -> Non
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    J, L = after.J, after.L
+    J, L = len(after[1]), after[1][0][0].shape[0]
     columns, rows = max(L, 8), 6 * J + 1
     figure = Figure(figsize=(1.7 * columns + 1, 1.95 * rows + 1), dpi=100, layout='constrained')
     FigureCanvasAgg(figure)
@@ -29,15 +29,14 @@ def draw_filters(before: PixelwiseBank, after: PixelwiseBank, path: Path) -> Non
         ax.set_axis_off()
     for j in range(J):
         for t in range(L):
-            name = f'j{j}_theta{t}_level0'
             title = f'j={j}, θ={orientation(t, L):.4g}°'
             panels = axes[6 * j:6 * j + 6, t]
-            _draw_filter(panels, title, before.psi[name].hat, after.psi[name].hat)
+            _draw_filter(panels, title, before[1][j][0][t], after[1][j][0][t])
             if t == 0:
                 for ax, label in zip(panels, PANELS):
                     ax.set_ylabel(label, fontsize=9)
     low_pass = axes[-1, :6]
-    _draw_filter(low_pass, f'low-pass, J={J}', before.phi['level0'].hat, after.phi['level0'].hat)
+    _draw_filter(low_pass, f'low-pass, J={J}', before[0][0], after[0][0])
     for ax, label in zip(low_pass, PANELS):
         ax.set_xlabel(label.replace('\n', ', '), fontsize=9)
     figure.savefig(path, format='png')
