@@ -189,6 +189,8 @@ class ScatteringStem(nn.Module):
 
     def extra_repr(self) -> str:
         mode = 'fixed' if isinstance(self.bank, FixedBank) else 'learnable' if self.learnable else 'frozen'
+        if mode != 'fixed':
+            mode += f', parametrization={self.parametrization}'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 
