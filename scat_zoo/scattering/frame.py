@@ -20,7 +20,8 @@ padded images whose difference is d, and norms that are plain sums of squares ov
 
 With S0, D the squared distances of order 0 and of the first layer's images, S0 + D <= B |d|^2 by 1, and orders 1 and 2
 together are at most b^2 D. So the squared distance of all coefficients is at most S0 + b^2 D <= B b^2 |d|^2: they are
-sqrt(B b^max_order)-Lipschitz in the padded image, and 1-Lipschitz if B <= 1.
+sqrt(B b^max_order)-Lipschitz in the padded image, and 1-Lipschitz if B <= 1. The bound is not attained: sampling every
+2^J pixels keeps about 2^-J of the norm of what the last low-pass leaves, and so does the greatest ratio one can find.
 """
 import math
 from typing import List, Tuple
