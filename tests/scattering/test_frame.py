@@ -3,6 +3,7 @@
 SCAT_ZOO_RUNS=1000 makes as many short training runs, instead of 20:
 SCAT_ZOO_RUNS=1000 python -m pytest tests/scattering/test_frame.py --timeout 3600
 """
+import math
 import os
 
 import pytest
@@ -10,7 +11,7 @@ import timm
 import torch
 
 import scat_zoo  # noqa: F401  (registers the models)
-from scat_zoo.scattering import frame, geometry, parametric, transform
+from scat_zoo.scattering import frame, geometry, morlet, parametric, transform
 from scat_zoo.scattering.banks import FixedBank, PixelwiseBank, level_filters
 from scat_zoo.scattering.parametric import EquivariantBank, MorletBank
 
@@ -74,6 +75,19 @@ def test_a_coarse_level_can_have_the_maximum():
     assert [total.max() for total in frame.littlewood_paley(phi, psi)] == [0.5, 1, 0]
     assert frame.frame_bounds(phi, psi) == (0, 1)
     assert frame.upper_bound(phi, psi) == 1
+
+
+def test_nonexpansive_heeds_the_coarse_levels():
+    """Both wavelets of scale 2 lie at level 1's Nyquist frequency, where level 0 counts them by half."""
+    bank = MorletBank(3, 2, (12, 12), nonexpansive=True, dtype=torch.float64)
+    sigma, theta, xi, slant = (numbers.clone() for numbers in morlet.tight_frame(3, 2, torch.device('cpu')))
+    sigma[2], theta[2], xi[2] = 2, math.pi, math.pi / 2
+    with torch.no_grad():
+        for name, offset in zip(parametric.NAMES, parametric.offsets(sigma, theta, xi, slant, 3, 2)):
+            getattr(bank, name).copy_(offset)
+    levels = [total.max().item() for total in frame.littlewood_paley(*bank(torch.empty(12, 12)))]
+    assert max(levels) == levels[1] == pytest.approx(1)
+    assert levels[0] < 0.9
 
 
 def test_frame_bounds():
