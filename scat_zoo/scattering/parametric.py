@@ -38,8 +38,9 @@ class MorletBank(nn.Module):
         max_order: highest order of scattering whose filters are given out.
         learnable: whether the offsets are parameters or buffers.
         init: 'tight_frame' or 'random'.
-        nonexpansive: in every forward, divide all filters by what brings the greatest Littlewood-Paley sum down to 1 if
-            it is above (see `frame`); it is that of all levels, whatever max_order.
+        nonexpansive: in every forward, divide all filters by what brings the greatest Littlewood-Paley sum down to 1
+            (see `frame`). It is that of all levels, whatever max_order, and above 1: the low-pass alone has
+            (pi / 3.1415)^2 at the zero frequency.
     """
     theta: Tensor
     xi: Tensor
@@ -159,7 +160,7 @@ def morlet_filters(x: Tensor, theta: Tensor, xi: Tensor, sigma: Tensor, slant: T
                          slants.flatten(), morlet.aliases(L))                                   # (1 + J * L, M, N)
     if limit is not None:
         phi, psi = level_filters(hat, J, L, 2)
-        hat = hat * (limit.to(hat) / frame.upper_bound(phi, psi)).clamp(max=1.0).sqrt()
+        hat = hat * (limit.to(hat) / frame.upper_bound(phi, psi)).sqrt()
     hat = hat.to(device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     return level_filters(hat, J, L, max_order)
 

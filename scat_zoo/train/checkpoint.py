@@ -38,7 +38,6 @@ def _amend(config: Path, scattering: ScatteringStem) -> None:
     defaults = {'parametrization': 'pixelwise', 'nonexpansive': False, 'frozen_filters': False}
     args['learnable'] = scattering.learnable
     args.update({key: value for key, value in state.items() if key in args or value != defaults[key]})
-    args.pop('init', None)                              # the weights hold what has become of it
     content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
     config.write_text(json.dumps(content, indent=2))
 
