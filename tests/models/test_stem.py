@@ -81,7 +81,7 @@ def test_set_learnable(options):
     expected, keys = model(x), list(model.state_dict())
     for learnable in (False, True):
         model.scattering.set_learnable(learnable)
-        assert torch.equal(model(x), expected)
+        assert torch.allclose(model(x), expected, atol=1e-5)                    # another way to add it up may be faster
         assert model.scattering.learnable == learnable
         assert list(model.state_dict()) == keys
         assert bool(list(model.scattering.parameters())) == learnable
@@ -112,7 +112,8 @@ def test_train_learnable_deploy_frozen(options, tmp_path):
     file = create(checkpoint_path=str(tmp_path / 'model.safetensors'))
     folder = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, learnable=False)
     for frozen in (plain, again, file, folder):
-        assert torch.equal(frozen.eval()(x), model(x))
+        assert torch.allclose(frozen.eval()(x), model(x), atol=1e-5)
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in frozen.state_dict().items())
         assert not list(frozen.scattering.parameters())
         assert frozen.scattering.parametrization == options['parametrization']
         assert frozen.scattering.nonexpansive == options.get('nonexpansive', False)
