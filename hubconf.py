@@ -15,7 +15,7 @@ def scat_linear(pretrained: bool = False, **kwargs: _Any) -> _Module:
     Args:
         pretrained: there are no weights yet, so True raises.
         kwargs: as for `timm.create_model('scat_linear', ...)`: num_classes, in_chans, img_size, J, L, max_order,
-            learnable, global_pool, drop_rate, ...
+            learnable, parametrization, init, nonexpansive, global_pool, drop_rate, ...
     """
     return _timm.create_model('scat_linear', pretrained=pretrained, **kwargs)
 
@@ -36,7 +36,8 @@ def scat_resnet(pretrained: bool = False, **kwargs: _Any) -> _Module:
     Args:
         pretrained: there are no weights yet, so True raises.
         kwargs: as for `timm.create_model('scat_resnet', ...)`: num_classes, in_chans, img_size, J, L, max_order,
-            learnable, channels, depths, strides, output_stride, drop_rate, drop_path_rate, ...
+            learnable, parametrization, init, nonexpansive, channels, depths, strides, output_stride, drop_rate,
+            drop_path_rate, ...
     """
     return _timm.create_model('scat_resnet', pretrained=pretrained, **kwargs)
 

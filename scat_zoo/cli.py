@@ -1,4 +1,4 @@
-"""The command line: `scat-zoo train`, `predict`, `list` and `run`."""
+"""The command line: `scat-zoo train`, `predict`, `filters`, `list` and `run`."""
 import argparse
 import math
 import os
@@ -14,7 +14,7 @@ from timm.utils.distributed import init_distributed_device_so
 from torch import distributed
 
 from . import __version__
-from .train import job
+from .train import filters, job
 from .train.loop import Recipe
 
 
@@ -75,6 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
     predict.add_argument('--topk', type=_positive, default=3)
 
+    show = commands.add_parser(
+        'filters', help="draw a model's filters, and tell what they guarantee",
+        description='Draw the filters of a model, or of a checkpoint, in Fourier and in space, what training moved, '
+                    'and their Littlewood-Paley sum; print the numbers behind them and the frame bounds.')
+    show.set_defaults(command=_filters)
+    show.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='name of a registered model, or a checkpoint folder')
+    show.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
+                      help='keywords for a model, such as J=3')
+    show.add_argument('-o', '--output', type=Path, default=Path('filters.png'), metavar='PNG', help='the picture')
+
     models = commands.add_parser('list', help='list the models of the zoo')
     models.set_defaults(command=_list)
 
@@ -110,6 +120,10 @@ def _predict(args: argparse.Namespace) -> None:
         print(path)
         for name, probability in classes:
             print(f'  {100 * probability:6.2f} %  {name}')
+
+
+def _filters(args: argparse.Namespace) -> None:
+    filters.show(args.model, args.model_kwargs, args.output)
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -103,6 +103,56 @@ def test_predict(whole_run, tmp_path):
     assert abs(sum(probabilities) - 100) < 0.1
 
 
+def test_filters_of_a_checkpoint(whole_run, tmp_path):
+    result = scat_zoo('filters', whole_run[0] / 'checkpoint', '-o', tmp_path / 'bank.png')
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith('checkpoint: learnable filters, pixelwise; J=2, L=2\n')
+    assert re.search(r'frame bounds at 28 x 28: A = 0\.\d+, B = \d\.\d+\n', result.stdout)
+    with Image.open(tmp_path / 'bank.png') as picture:
+        assert picture.height > 1000
+
+
+def test_filters_of_a_model(tmp_path, capsys):
+    """Every number of the table, and a row of panels for what moved only if anything did."""
+    options = ['--model-kwargs', 'J=3', 'L=4', 'parametrization=equivariant', 'learnable=True', 'nonexpansive=True']
+    heights = {}
+    for init in ('tight_frame', 'random'):
+        assert cli.main(['filters', 'scat_linear', *options, f'init={init}', '-o', str(tmp_path / f'{init}.png')]) == 0
+        with Image.open(tmp_path / f'{init}.png') as picture:
+            heights[init] = picture.height
+    lines = capsys.readouterr().out.splitlines()[:17]
+    assert lines[0] == 'scat_linear: learnable filters, equivariant, nonexpansive; J=3, L=4'
+    assert lines[2].split() == ['0', '0', '45.00', '2.667', '0.800', '1.000']
+    assert lines[13].split() == ['2', '3', '-90.00', '10.667', '3.200', '1.000']
+    assert re.fullmatch(r'frame bounds at 32 x 32: A = 0\.\d+, B = (1|0\.\d+)', lines[14])
+    assert lines[15] == 'coefficients are at most 1 times as far apart as padded images'
+    assert heights['random'] > heights['tight_frame'] + 300
+
+
+@pytest.mark.parametrize(('args', 'phrase'), [
+    (['absent'], "'absent' is no checkpoint folder and no model; the zoo has scat_linear, scat_mlp"),
+    (['resnet18'], 'resnet18 has no scattering filters'),
+    (['scat_linear', '--model-kwargs', 'parametrization=gabor'], "unknown parametrization 'gabor'; known: pixelwise"),
+    (['FOLDER'], 'no checkpoint in FOLDER: expected a folder with config.json'),
+    (['FOLDER', '--model-kwargs', 'J=2'], 'FOLDER is a checkpoint, which tells its own keywords'),
+    (['scat_linear', '-o', 'FOLDER/absent/a.png'], 'No such file'),
+])
+def test_bad_input_to_filters(args, phrase, tmp_path, capsys):
+    assert cli.main(['filters', *(arg.replace('FOLDER', str(tmp_path)) for arg in args)]) == 2
+    assert phrase.replace('FOLDER', str(tmp_path)) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('parametrization', ['morlet', 'equivariant'])
+def test_train_the_numbers_behind_wavelets(parametrization, tmp_path):
+    result = scat_zoo('train', '--model-kwargs', 'L=2', f'parametrization={parametrization}', '--epochs', 1,
+                      '--output', tmp_path / 'run')
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / 'run' / 'checkpoint' / 'config.json').read_text())
+    assert config['model_args']['parametrization'] == parametrization
+    assert 0 < json.loads((tmp_path / 'run' / 'results.json').read_text())['learned']['filter_change'] < 1
+    assert (tmp_path / 'run' / 'filters.png').exists()
+
+
 def test_fixed_filters_and_a_folder_of_images(tmp_path):
     rng = np.random.RandomState(0)
     for part in ('train', 'val'):

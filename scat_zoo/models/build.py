@@ -34,7 +34,7 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
           feature_cfg: Optional[Dict[str, Any]] = None, **kwargs: Any) -> nn.Module:
     """`timm.models.build_model_with_cfg` for a scattering model.
 
-    Learnable filters fix the input size, so the cfg says so; and a size or number of channels asked for shows in the
+    Pixelwise filters fix the input size, so the cfg says so; and a size or number of channels asked for shows in the
     cfg, since timm's data config reads it there.
 
     Args:
@@ -42,7 +42,8 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
         feature_cfg: how it gives them; by a pruned `ScatteringFeatures` unless told otherwise.
     """
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
-    if kwargs.get('learnable') or kwargs.get('frozen_filters'):
+    stored = kwargs.get('learnable') or kwargs.get('frozen_filters') or kwargs.get('init') == 'random'
+    if stored and kwargs.get('parametrization', 'pixelwise') == 'pixelwise':
         overlay['fixed_input_size'] = True
     model = build_model_with_cfg(
         model_cls, variant, pretrained, pretrained_filter_fn=filter_fn, pretrained_cfg_overlay=overlay,
@@ -67,10 +68,11 @@ def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dic
 def _with_filters(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
     """A checkpoint without filters was trained on the analytic ones: give these to a model that stores filters."""
     scattering = model.scattering
-    if not scattering.fixed_input_size or any(key.startswith('scattering.') for key in state_dict):
+    if not list(scattering.state_dict()) or any(key.startswith('scattering.') for key in state_dict):
         return state_dict
     analytic = ScatteringStem(
-        scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True)
+        scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True,
+        parametrization=scattering.parametrization, nonexpansive=scattering.nonexpansive)
     return {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
 
 

@@ -29,12 +29,15 @@ class ScatLinear(Freezing):
         num_classes: number of classes, 0 for features.
         in_chans: number of image channels.
         img_size: side, or (H, W), of the images. Fixed filters and all pools take other sizes too; 'flat' then pools
-            the feature map to this size's grid. Learnable filters are tied to it.
+            the feature map to this size's grid. Pixelwise filters are tied to it.
         J: log-2 of the scattering scale; the stride of the feature map is 2^J.
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         learnable: whether the filters are parameters.
         frozen_filters: without `learnable`, whether the filters are learned values, frozen, and not the analytic ones.
+        parametrization: what is learned of the filters: 'pixelwise', 'morlet' or 'equivariant'; see `ScatteringStem`.
+        init: 'tight_frame', the fixed filters, or 'random'.
+        nonexpansive: 'morlet' and 'equivariant' only: keep the scattering 1-Lipschitz in the padded images.
         log_floor: orders 1 and 2 enter the norm as log(S / mean + log_floor); 0 for no logarithm.
         global_pool: 'flat' (flatten the feature map), timm's pool types, or '' for none.
         head_hidden_size: width of a hidden layer before the classifier, 0 for none.
@@ -51,6 +54,9 @@ class ScatLinear(Freezing):
             max_order: int = 2,
             learnable: bool = False,
             frozen_filters: bool = False,
+            parametrization: str = 'pixelwise',
+            init: str = 'tight_frame',
+            nonexpansive: bool = False,
             log_floor: float = 0.1,
             global_pool: str = 'flat',
             head_hidden_size: int = 0,
@@ -65,7 +71,8 @@ class ScatLinear(Freezing):
         self.in_chans = in_chans
         self.grad_checkpointing = False
 
-        self.scattering = ScatteringStem(J, L, max_order, in_chans, img_size, learnable, frozen_filters, **dd)
+        self.scattering = ScatteringStem(
+            J, L, max_order, in_chans, img_size, learnable, frozen_filters, parametrization, init, nonexpansive, **dd)
         channels = self.scattering.order_channels()
         self.norm = ScatteringNorm(channels, log_floor, **dd)
         self.feature_info = [

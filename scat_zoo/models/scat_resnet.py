@@ -28,12 +28,15 @@ class ScatResNet(Freezing):
     Args:
         num_classes: number of classes, 0 for features.
         in_chans: number of image channels.
-        img_size: side, or (H, W), that learnable filters are tied to; with fixed ones any size will do.
+        img_size: side, or (H, W), that pixelwise filters are tied to; with others any size will do.
         J: log-2 of the scattering scale.
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         learnable: whether the filters are parameters.
         frozen_filters: without `learnable`, whether the filters are learned values, frozen, and not the analytic ones.
+        parametrization: what is learned of the filters: 'pixelwise', 'morlet' or 'equivariant'; see `ScatteringStem`.
+        init: 'tight_frame', the fixed filters, or 'random'.
+        nonexpansive: 'morlet' and 'equivariant' only: keep the scattering 1-Lipschitz in the padded images.
         channels: width of each stage; the convolution before them has the width of the first.
         depths: number of residual blocks of each stage.
         strides: stride of each stage.
@@ -54,6 +57,9 @@ class ScatResNet(Freezing):
             max_order: int = 2,
             learnable: bool = False,
             frozen_filters: bool = False,
+            parametrization: str = 'pixelwise',
+            init: str = 'tight_frame',
+            nonexpansive: bool = False,
             channels: Tuple[int, ...] = (64, 128),
             depths: Tuple[int, ...] = (2, 3),
             strides: Tuple[int, ...] = (1, 2),
@@ -74,7 +80,8 @@ class ScatResNet(Freezing):
         self.grad_checkpointing = False
 
         self.scattering = ScatteringStem(
-            J, L, max_order, in_chans, to_2tuple(img_size), learnable, frozen_filters, **dd)
+            J, L, max_order, in_chans, to_2tuple(img_size), learnable, frozen_filters, parametrization, init,
+            nonexpansive, **dd)
         orders = self.scattering.order_channels()
         self.norm = ScatteringNorm(orders, log_floor, **dd)
         width, stride, dilation = channels[0], 2 ** J, 1

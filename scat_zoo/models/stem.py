@@ -4,7 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..scattering import fast, geometry
+from ..scattering import fast, frame, geometry, morlet, parametric
 from ..scattering.banks import FixedBank, PixelwiseBank
 
 
@@ -21,48 +21,69 @@ class Channel(NamedTuple):
 class ScatteringStem(nn.Module):
     """Scattering of (B, C, H, W) images into (B, paths * C, H // 2^J, W // 2^J), path-major.
 
-    Fixed filters are analytic, follow the size of the image and stay out of the state dict. Learnable ones are tied to
-    `img_size` and part of it, and so are frozen ones, which hold learned values. A state dict with filters, loaded into
-    a stem with fixed ones, makes them frozen.
+    Fixed filters are analytic, follow the size of the image and stay out of the state dict. What is learned is part of
+    it, whether parameters or frozen. A state dict with filters, loaded into a stem with fixed ones, makes them frozen.
 
     Args:
         J: log-2 of the scale.
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         in_chans: number of image channels, C.
-        img_size: (H, W), to which learnable filters are tied, and for which fixed ones are kept ready.
-        learnable: whether every Fourier coefficient of every filter is a parameter.
+        img_size: (H, W), to which pixelwise filters are tied, and for which fixed ones are kept ready.
+        learnable: whether the filters are learned.
         frozen_filters: without `learnable`, whether to keep a place for learned values in the state dict, for loaders
             that do not ask the module.
+        parametrization: how they are learned. 'pixelwise': every Fourier coefficient of every filter is a parameter.
+            'morlet': orientation, frequency, width and slant of each wavelet are; 'equivariant': of one wavelet a
+            scale, whose rotations are the others. The last two follow the size of the image, with a fixed low-pass.
+        init: 'tight_frame' (the fixed filters) or 'random'. Random filters that are not learnable are frozen.
+        nonexpansive: 'morlet' and 'equivariant' only: divide the filters so that coefficients are never further apart
+            than the padded images, however they are trained; see `frame_bounds`.
 
     Raises:
-        RuntimeError: on images with another number of channels, too small, or of another size than learned filters.
+        ValueError: if an option is out of range, or img_size below 2^J.
+        RuntimeError: on images with another number of channels, too small, or of another size than pixelwise filters.
     """
 
     # TorchScript would compile them.
-    __jit_unused_properties__ = ('learnable', 'fixed_input_size', 'paths', 'channels')
+    __jit_unused_properties__ = (
+        'learnable', 'fixed_input_size', 'parametrization', 'nonexpansive', 'paths', 'channels')
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
+                 parametrization: str = 'pixelwise', init: str = 'tight_frame', nonexpansive: bool = False,
                  device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         geometry.check(J, L, max_order)
+        parametric.check(parametrization, init, nonexpansive)
         if 2 ** J > min(img_size):
             raise ValueError(f'J={J} needs images of at least {2 ** J} pixels a side, img_size is {img_size}')
         self.J, self.L, self.max_order, self.in_chans, self.img_size = J, L, max_order, in_chans, img_size
-        if learnable or frozen_filters:
-            self.bank = PixelwiseBank(J, L, img_size, max_order, learnable, device, dtype)
+        self.default_parametrization = parametrization
+        if learnable or frozen_filters or init != 'tight_frame' or nonexpansive:
+            self.bank = self._bank(parametrization, learnable, init, nonexpansive, device, dtype)
         else:
             self.bank = FixedBank(J, L, img_size, max_order, device, dtype)
 
     @property
     def learnable(self) -> bool:
-        return isinstance(self.bank, PixelwiseBank) and self.bank.learnable
+        return not isinstance(self.bank, FixedBank) and self.bank.learnable
 
     @property
     def fixed_input_size(self) -> bool:
         """Whether the filters, learnable or learned and frozen, are tied to `img_size`."""
         return isinstance(self.bank, PixelwiseBank)
+
+    @property
+    def parametrization(self) -> str:
+        """What the filters are, or if they are fixed, what `set_learnable` would make of them."""
+        if isinstance(self.bank, FixedBank):
+            return self.default_parametrization
+        return next(name for name, bank in parametric.PARAMETRIZATIONS.items() if type(self.bank) is bank)
+
+    @property
+    def nonexpansive(self) -> bool:
+        return isinstance(self.bank, parametric.MorletBank) and self.bank.nonexpansive
 
     @property
     def paths(self) -> List[geometry.Path]:
@@ -82,13 +103,61 @@ class ScatteringStem(nn.Module):
     def set_learnable(self, learnable: bool) -> None:
         """Make the filters parameters that require grad, or frozen; build the optimiser afterwards.
 
-        Fixed filters become parameters at their analytic values, tied to `img_size`. Learned filters that are frozen
-        keep their values and their size.
+        Fixed filters become parameters at their analytic values. Learned filters that are frozen keep their values.
         """
-        if isinstance(self.bank, PixelwiseBank):
+        if not isinstance(self.bank, FixedBank):
             self.bank.set_learnable(learnable)
         elif learnable:
-            self.bank = self._pixelwise(learnable=True)
+            self.bank = self._bank_like_fixed(self.default_parametrization, learnable=True)
+
+    def to_pixelwise(self) -> None:
+        """Store every Fourier coefficient of the present filters, for images that are padded as `img_size` is.
+
+        Such images keep their coefficients, to the bit in float32 and float64; others are refused from now on. What was
+        learnable stays so, and so does what was frozen; fixed filters become frozen. Build the optimiser afterwards.
+        """
+        if isinstance(self.bank, PixelwiseBank):
+            return
+        phi, psi = self.filters()
+        bank = PixelwiseBank(self.J, self.L, self.img_size, self.max_order, self.learnable, device=phi[0].device,
+                             dtype=next(iter(self.bank.state_dict().values()), phi[0]).dtype)
+        bank.copy_filters(phi, psi)
+        self.bank = bank
+
+    @torch.no_grad()
+    def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Tuple[List[Tensor], List[List[Tensor]]]:
+        """The present filters in Fourier for images (H, W), `img_size` unless given: phi by level, psi by j and level.
+
+        Raises:
+            ValueError: if the filters are tied to another size.
+        """
+        size = image_size or self.img_size
+        padded, own = (geometry.padded_size(height, width, self.J) for height, width in (size, self.img_size))
+        if self.fixed_input_size and padded != own:
+            raise ValueError(f'these filters are tied to images of {self.img_size}, there are none for {size}')
+        return self.bank(torch.empty(0, *size))
+
+    def filter_parameters(self) -> List[morlet.Wavelet]:
+        """Scale and orientation index, angle in degrees, wavelength and scale in pixels, and slant of each wavelet.
+
+        An empty list for pixelwise filters, behind which there are no such numbers.
+        """
+        return self.bank.wavelets()
+
+    def frame_bounds(self, image_size: Optional[Tuple[int, int]] = None) -> Tuple[float, float]:
+        """(A, B): minimum and maximum of the Littlewood-Paley sum of the present filters, for images of this size.
+
+        B is that of all levels on which filters are read, A that of the finest. B <= 1 certifies that coefficients are
+        never further apart than the padded images are, in plain l2 norm over all channels; in general they are at most
+        sqrt(B max(B, 1)^max_order) times as far apart. The proof stands in `scat_zoo.scattering.frame`.
+
+        Args:
+            image_size: (H, W), `img_size` unless given.
+
+        Raises:
+            ValueError: if the filters are tied to another size.
+        """
+        return frame.frame_bounds(*self.filters(image_size))
 
     def set_max_order(self, max_order: int) -> None:
         """Compute orders up to max_order (0 leaves the low-pass), and keep only the filters that they read."""
@@ -99,17 +168,29 @@ class ScatteringStem(nn.Module):
         phi, psi = self.bank(x)
         return scattering_map(x, phi, psi, self.J, self.max_order, self.in_chans)
 
-    def _pixelwise(self, learnable: bool) -> PixelwiseBank:
-        like = self.bank.hat
-        return PixelwiseBank(self.J, self.L, self.img_size, self.max_order, learnable, like.device, like.dtype)
+    def _bank(self, parametrization: str, learnable: bool, init: str, nonexpansive: bool,
+              device: Optional[torch.device], dtype: Optional[torch.dtype]) -> nn.Module:
+        options = {'nonexpansive': True} if nonexpansive else {}
+        return parametric.PARAMETRIZATIONS[parametrization](
+            self.J, self.L, self.img_size, self.max_order, learnable, init, device, dtype, **options)
+
+    def _bank_like_fixed(self, parametrization: str, learnable: bool, nonexpansive: bool = False) -> nn.Module:
+        hat = self.bank.hat
+        return self._bank(parametrization, learnable, 'tight_frame', nonexpansive, hat.device, hat.dtype)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        if isinstance(self.bank, FixedBank) and any(key.startswith(prefix + 'bank.') for key in state_dict):
-            self.bank = self._pixelwise(learnable=False)
+        keys = {key.removeprefix(f'{prefix}bank.') for key in state_dict if key.startswith(f'{prefix}bank.')}
+        if isinstance(self.bank, FixedBank) and keys:
+            parametrization = 'pixelwise'
+            if 'theta' in keys:
+                parametrization = 'equivariant' if state_dict[f'{prefix}bank.theta'].dim() == 1 else 'morlet'
+            self.bank = self._bank_like_fixed(parametrization, learnable=False, nonexpansive='limit' in keys)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        mode = 'learnable' if self.learnable else 'frozen' if self.fixed_input_size else 'fixed'
+        mode = 'fixed' if isinstance(self.bank, FixedBank) else 'learnable' if self.learnable else 'frozen'
+        if mode != 'fixed':
+            mode += f', parametrization={self.parametrization}'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 

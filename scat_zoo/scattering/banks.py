@@ -1,11 +1,11 @@
 """Filter banks: modules that give the transform its filters for an image.
 
 `FixedBank` is analytic: kymatio's tight frame, at whatever size comes. `PixelwiseBank` stores every value of every
-filter that the transform reads, as parameters or as buffers, for one image size. Calling a bank on images gives
-`(phi, psi)` as `transform.scattering2d` takes them.
+filter that the transform reads, as parameters or as buffers, for one image size. Banks that learn the numbers behind
+the wavelets are in `parametric`. Calling a bank on images gives `(phi, psi)` as `transform.scattering2d` takes them.
 """
 import functools
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class FixedBank(nn.Module):
         """Give out the filters that the orders up to max_order read."""
         self.max_order = max_order
 
+    def wavelets(self) -> List[morlet.Wavelet]:
+        """The numbers behind each wavelet, by scale and orientation."""
+        return morlet.describe(*morlet.tight_frame(self.J, self.L, torch.device('cpu')))
+
     def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
         return analytic_filters(x, self.hat, self.J, self.L, self.max_order)
 
@@ -70,15 +74,11 @@ class Filter(nn.Module):
         self.set_learnable(learnable)
 
     def set_learnable(self, learnable: bool) -> None:
-        if learnable and isinstance(self.hat, nn.Parameter):
-            self.hat.requires_grad_(True)
-            return
-        hat = self.hat.detach()
-        del self.hat
-        if learnable:
-            self.hat = nn.Parameter(hat)
-        else:
-            self.register_buffer('hat', hat)
+        as_state(self, 'hat', learnable)
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        refuse_non_finite(state_dict, prefix, ('hat',), args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class PixelwiseBank(nn.Module):
@@ -89,32 +89,53 @@ class PixelwiseBank(nn.Module):
     Args:
         J, L, image_size, max_order: as for `FixedBank`.
         learnable: whether the filters are parameters or buffers.
+        init: 'tight_frame', or 'random' for Morlet wavelets drawn at random.
     """
 
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2, learnable: bool = True,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+                 init: str = 'tight_frame', device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
-        self.learnable = learnable
-        like = torch.empty(0, device=device, dtype=dtype)
-        M, N = geometry.padded_size(image_size[0], image_size[1], J)
-        hat = _cached_filter_bank(M, N, J, L, like.dtype, like.device)
+        self.learnable, self.init = learnable, init
+        hat = self._start(torch.empty(0, device=device, dtype=dtype))
         phi, psi = _stored_filters(J, L, max_order)
         self.phi = nn.ModuleDict(
             {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in phi.items()})
         self.psi = nn.ModuleDict(
             {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in psi.items()})
 
+    def _start(self, like: Tensor) -> Tensor:
+        """Initial filters (1 + J * L, M, N) at the finest level, of this type and on this device."""
+        M, N = geometry.padded_size(self.image_size[0], self.image_size[1], self.J)
+        if self.init == 'random' and not like.is_meta:
+            drawn = [numbers.flatten() for numbers in morlet.random_wavelets(self.J, self.L)]
+            return morlet.morlets((M, N), self.J, *drawn, morlet.aliases(self.L)).to(like)
+        return _cached_filter_bank(M, N, self.J, self.L, like.dtype, like.device)
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Give every filter its analytic value again."""
-        like = self.phi['level0'].hat
-        hat = _cached_filter_bank(like.shape[0], like.shape[1], self.J, self.L, like.dtype, like.device)
+        """Give every filter its initial value again, or another random one."""
+        hat = self._start(self.phi['level0'].hat.detach())
         phi, psi = _stored_filters(self.J, self.L, self.max_order)
-        with torch.no_grad():
-            for name, (i, level) in phi.items():
-                self.phi[name].hat.copy_(crop(hat[i], level))
-            for name, (i, level) in psi.items():
-                self.psi[name].hat.copy_(crop(hat[i], level))
+        for name, (i, level) in phi.items():
+            self.phi[name].hat.copy_(crop(hat[i], level))
+        for name, (i, level) in psi.items():
+            self.psi[name].hat.copy_(crop(hat[i], level))
+
+    @torch.no_grad()
+    def copy_filters(self, phi: List[Tensor], psi: List[List[Tensor]]) -> None:
+        """Take over the filters that another bank gives for images of this size."""
+        for level, hat in enumerate(phi):
+            self.phi[f'level{level}'].hat.copy_(hat)
+        for j, levels in enumerate(psi):
+            for level, wavelets in enumerate(levels):
+                for t, hat in enumerate(wavelets):
+                    self.psi[f'j{j}_theta{t}_level{level}'].hat.copy_(hat)
+
+    def wavelets(self) -> List[morlet.Wavelet]:
+        """None: these filters are free, no numbers stand behind them."""
+        return []
 
     def set_learnable(self, learnable: bool) -> None:
         """Turn every filter into a parameter that requires grad, or into a buffer, keeping its values."""
@@ -168,11 +189,7 @@ def _stored_filters(J: int, L: int, max_order: int) -> Tuple[Dict[str, Tuple[int
 def analytic_filters(x: Tensor, hat: Tensor, J: int, L: int,
                      max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
     """Filters (phi, psi) for images x (..., H, W), all levels cropped from `hat` where it has the padded size of x."""
-    height, width = x.shape[-2], x.shape[-1]
-    if (1 << J) > height or (1 << J) > width:
-        raise RuntimeError(f'The smallest dimension should be larger than 2^J. (2^J is {1 << J}, the image '
-                           f'({height},{width}))')
-    M, N = geometry.padded_size(height, width, J)
+    M, N = padded_size(x, J)
     if hat.shape[1] != M or hat.shape[2] != N:
         dtype = torch.float64 if hat.dtype == torch.float64 else torch.float32
         if torch.jit.is_scripting():
@@ -182,7 +199,20 @@ def analytic_filters(x: Tensor, hat: Tensor, J: int, L: int,
             plain = type(hat) is Tensor and not torch.compiler.is_compiling()
             build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
             hat = build(M, N, J, L, dtype, hat.device)
-    # In Fourier, the analytic filter of a coarser level is the crop of the finest one.
+    return level_filters(hat, J, L, max_order)
+
+
+def padded_size(x: Tensor, J: int) -> Tuple[int, int]:
+    """The padded size of images x (..., H, W), which must be large enough."""
+    height, width = x.shape[-2], x.shape[-1]
+    if (1 << J) > height or (1 << J) > width:
+        raise RuntimeError(f'The smallest dimension should be larger than 2^J. (2^J is {1 << J}, the image '
+                           f'({height},{width}))')
+    return geometry.padded_size(height, width, J)
+
+
+def level_filters(hat: Tensor, J: int, L: int, max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
+    """Filters (phi, psi) of a bank (1 + J * L, M, N) whose coarser levels are the crops of the finest one."""
     phi = [crop(hat[0], level) for level in range(geometry.phi_levels(J, max_order))]
     psi: List[List[Tensor]] = []
     for j in range(J):
@@ -209,6 +239,27 @@ def crop(hat: Tensor, level: int) -> Tensor:
     M, N = hat.shape[-2] >> level, hat.shape[-1] >> level
     rows = torch.cat([hat[..., :M // 2, :], hat[..., hat.shape[-2] - M // 2:, :]], dim=-2)
     return torch.cat([rows[..., :N // 2], rows[..., rows.shape[-1] - N // 2:]], dim=-1)
+
+
+def as_state(module: nn.Module, name: str, learnable: bool) -> None:
+    """Make a module's tensor a parameter that requires grad, or a persistent buffer, of the same value."""
+    tensor = getattr(module, name)
+    if learnable and isinstance(tensor, nn.Parameter):
+        tensor.requires_grad_(True)
+        return
+    delattr(module, name)
+    if learnable:
+        setattr(module, name, nn.Parameter(tensor.detach()))
+    else:
+        module.register_buffer(name, tensor.detach())
+
+
+def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[str], errors: List[str]) -> None:
+    """Add an error, as `nn.Module._load_from_state_dict` does, for each tensor that holds NaN or infinity."""
+    for name in names:
+        value = state_dict.get(prefix + name)
+        if isinstance(value, Tensor) and not value.is_meta and not value.isfinite().all():
+            errors.append(f'{prefix}{name} is out of range: it has values that are not finite.')
 
 
 @functools.lru_cache(maxsize=4)

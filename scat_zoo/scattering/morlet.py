@@ -11,10 +11,24 @@ envelope (xi = 0) that makes its mean zero (Bruna and Mallat, Invariant Scatteri
 Everything here compiles with TorchScript, since a scripted model rebuilds its bank for an unforeseen image size.
 """
 import math
-from typing import Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
+
+
+class Wavelet(NamedTuple):
+    """A Morlet wavelet in numbers for people.
+
+    j and t are its scale and orientation index, `angle` that of its wave vector, in degrees from the image's row axis
+    (downwards) to its columns, within (-180, 180]; `wavelength` = 2 pi / xi and `scale` = sigma are in pixels.
+    """
+    j: int
+    t: int
+    angle: float
+    wavelength: float
+    scale: float
+    slant: float
 
 
 def gabor_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float,
@@ -70,6 +84,99 @@ def morlet_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, sla
     gabor = gabor_hat(size, sigma, theta, xi, slant, device)
     envelope = gabor_hat(size, sigma, theta, 0.0, slant, device)
     return gabor - gabor[0, 0] / envelope[0, 0] * envelope
+
+
+def gabors(size: Tuple[int, int], sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor, aliases: int) -> Tensor:
+    """Fourier transforms of many Gabor filters at once, with exact gradients to all their parameters.
+
+    Each Gaussian is summed over its 2 aliases + 1 nearest periods along rows and along columns, so that everything
+    within (2 aliases + 1) pi of its centre counts.
+
+    Args:
+        size: (M, N), number of frequencies along rows and columns.
+        sigma, theta, xi, slant: as for `gabor_hat`, float64 tensors of one shape (K,).
+        aliases: number of periods at either side.
+
+    Returns:
+        Real float64 tensor (K, M, N), zero frequency first.
+    """
+    kymatio_pi = 3.1415                                                     # see gabor_hat
+    cos, sin = torch.cos(theta), torch.sin(theta)
+    across = (sigma / slant).square()
+    along = sigma.square()
+    p_row = along * cos.square() + across * sin.square()                    # precision matrix, as in gabor_hat
+    p_col = along * sin.square() + across * cos.square()
+    p_mix = (along - across) * cos * sin
+    row = _periods(size[0], xi * cos, aliases)                              # (K, periods * M)
+    col = _periods(size[1], xi * sin, aliases)                              # (K, periods * N)
+    # The quadratic form as a product of matrices: its gradient needs no tensor of the size of the result.
+    left = torch.stack([-0.5 * p_row.unsqueeze(1) * row.square(), -p_mix.unsqueeze(1) * row, torch.ones_like(row)], 2)
+    right = torch.stack([torch.ones_like(col), col, -0.5 * p_col.unsqueeze(1) * col.square()], 1)
+    values = torch.bmm(left, right).exp()                                   # (K, periods * M, periods * N)
+    periods = 2 * aliases + 1
+    return values.reshape(-1, periods, size[0], periods, size[1]).sum([1, 3]) * (math.pi / kymatio_pi)
+
+
+def _periods(size: int, centre: Tensor, aliases: int) -> Tensor:
+    """Offsets (K, periods * size) of the FFT's frequencies from centres (K,), in the periods nearest to each centre."""
+    w = torch.arange(size, dtype=centre.dtype, device=centre.device) * (2 * math.pi / size)
+    nearest = torch.remainder(w - centre.unsqueeze(1) + math.pi, 2 * math.pi) - math.pi         # (K, size)
+    shift = torch.arange(-aliases, aliases + 1, dtype=centre.dtype, device=centre.device) * (2 * math.pi)
+    return (shift.unsqueeze(1) + nearest.unsqueeze(1)).flatten(1)
+
+
+def morlets(size: Tuple[int, int], J: int, sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor,
+            aliases: int) -> Tensor:
+    """The low-pass filter of scale 2^J and any Morlet wavelets: (1 + K, M, N), as `filter_bank` gives them.
+
+    Arguments as for `gabors`; each wavelet is exactly zero at the zero frequency.
+    """
+    count = sigma.shape[0]
+    zero, one = torch.zeros_like(xi), torch.ones_like(xi[:1])
+    hats = gabors(size, torch.cat([0.8 * 2.0 ** (J - 1) * one, sigma, sigma]), torch.cat([0.0 * one, theta, theta]),
+                  torch.cat([0.0 * one, xi, zero]), torch.cat([one, slant, slant]), aliases)
+    gabor, envelope = hats[1:1 + count], hats[1 + count:]
+    return torch.cat([hats[:1], gabor - gabor[:, :1, :1] * (envelope / envelope[:, :1, :1])])
+
+
+def narrowest(L: int) -> float:
+    """The least width in pixels, along the wave or across, of the wavelets that this package learns.
+
+    Half a pixel, below which the shape is lost between the samples; less where the tight frame itself is as narrow.
+    """
+    return min(0.5, L / 8)
+
+
+def aliases(L: int) -> int:
+    """Periods at either side that `gabors` needs for such wavelets: what is left out is below 2e-5 at the narrowest.
+
+    For L >= 4 it is one, which leaves less than 1e-12 out of the tight frame.
+    """
+    return math.ceil(0.75 / narrowest(L) - 0.5)
+
+
+def tight_frame(J: int, L: int, device: torch.device) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sigma, theta, xi, slant of the wavelets of `filter_bank`, each (J, L)."""
+    scale = torch.exp2(torch.arange(J, dtype=torch.float64, device=device)).unsqueeze(1).expand(J, L)
+    angle = (int(L - L / 2 - 1) - torch.arange(L, dtype=torch.float64, device=device)) * (math.pi / L)
+    return 0.8 * scale, angle.expand(J, L), 0.75 * math.pi / scale, 4.0 / L * torch.ones_like(scale)
+
+
+def random_wavelets(J: int, L: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sigma, theta, xi, slant of wavelets drawn at random, each (J, L), by torch's global generator.
+
+    The distribution is that of Gauthier et al. (Parametric Scattering Networks, CVPR 2022), the same at every scale.
+    """
+    u = torch.rand(4, J, L, dtype=torch.float64)
+    sigma = torch.log(math.exp(1) + (math.exp(5) - math.exp(1)) * u[0])
+    return sigma, 2 * math.pi * u[1], 0.5 + 0.5 * u[2], 0.5 + u[3]
+
+
+def describe(sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor) -> List[Wavelet]:
+    """Wavelets with these numbers, each a tensor (J, L), for people."""
+    angle = 180 - torch.remainder(180 - torch.rad2deg(theta), 360)
+    rows = torch.stack([angle, 2 * math.pi / xi, sigma, slant], dim=-1).tolist()
+    return [Wavelet(j, t, *numbers) for j, row in enumerate(rows) for t, numbers in enumerate(row)]
 
 
 def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -33,9 +33,11 @@ def _amend(config: Path, scattering: ScatteringStem) -> None:
     # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
     args.pop('num_classes', None)
     # The state of the filters now: `set_learnable` may have changed the one that the model was created with.
+    state = {'parametrization': scattering.parametrization, 'nonexpansive': scattering.nonexpansive,
+             'frozen_filters': bool(scattering.state_dict()) and not scattering.learnable}
+    defaults = {'parametrization': 'pixelwise', 'nonexpansive': False, 'frozen_filters': False}
     args['learnable'] = scattering.learnable
-    if scattering.fixed_input_size and not scattering.learnable:
-        args['frozen_filters'] = True
+    args.update({key: value for key, value in state.items() if key in args or value != defaults[key]})
     content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
     config.write_text(json.dumps(content, indent=2))
 

@@ -15,8 +15,8 @@ from timm.optim import get_optimizer_info
 from timm.utils import random_seed
 from torch import Tensor, nn
 
-from ..scattering.banks import PixelwiseBank
-from ..scattering.plot import draw_filters
+from ..models.stem import ScatteringStem
+from ..scattering.plot import draw_change
 from . import checkpoint
 from .data import Data, Prepared, check_channels, load, open_image, with_channels
 from .distributed import rank, wait, world_size
@@ -61,9 +61,9 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     if rank() > 0:
         return
     if learnable:
-        before, after = start.scattering.bank, models[main].scattering.bank
+        before, after = start.scattering, models[main].scattering
         results[main]['filter_change'] = _relative_change(before, after)
-        draw_filters(before, after, output / 'filters.png')
+        draw_change(before.filters(), after.filters(), output / 'filters.png')
     _write_json(output / 'results.json', results)
     _report(results, main, output)
 
@@ -107,10 +107,10 @@ def _transforms(model: nn.Module, augment: bool) -> Tuple[Callable[[Image.Image]
     return create_transform(**config, is_training=True, no_aug=not augment), create_transform(**config)
 
 
-def _relative_change(before: PixelwiseBank, after: PixelwiseBank) -> float:
+def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     """Norm of the change of all filters over the norm of all filters."""
-    a, b = (torch.cat([p.detach().cpu().double().flatten() for p in bank.state_dict().values()])
-            for bank in (before, after))
+    a, b = (torch.cat([hat.cpu().double().flatten() for levels in (phi, *psi) for hat in levels])
+            for phi, psi in (before.filters(), after.filters()))
     return ((b - a).norm() / a.norm()).item()
 
 

@@ -1,0 +1,56 @@
+"""What the filters of a model are: a picture, the numbers behind them, and what they guarantee."""
+import importlib.util
+from pathlib import Path
+from typing import Any, Dict
+
+import timm
+from torch import nn
+
+from ..models.stem import ScatteringStem
+from ..scattering import frame
+from ..scattering.plot import draw_bank
+from . import checkpoint
+
+
+def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) -> None:
+    """Draw the filters into a PNG and print the rest; see the command `scat-zoo filters`.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, OSError: on bad input.
+    """
+    if importlib.util.find_spec('matplotlib') is None:
+        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
+    stem = _model(model_or_checkpoint, model_kwargs).scattering
+    height, width = stem.img_size
+    start = ScatteringStem(stem.J, stem.L, stem.max_order, stem.in_chans, stem.img_size)
+    state = 'learnable' if stem.learnable else 'frozen' if stem.state_dict() else 'fixed'
+    title = f'{Path(model_or_checkpoint).name}: {state} filters'
+    if state != 'fixed':
+        title += f', {stem.parametrization}{", nonexpansive" if stem.nonexpansive else ""}'
+    draw_bank(stem.filters(), start.filters(), stem.filter_parameters(), title, picture)
+
+    print(f'{title}; J={stem.J}, L={stem.L}')
+    if stem.filter_parameters():
+        print(' j  t   angle (degrees)  wavelength (pixels)  scale (pixels)   slant')
+    for w in stem.filter_parameters():
+        print(f'{w.j:2}{w.t:3}{w.angle:18.2f}{w.wavelength:21.3f}{w.scale:16.3f}{w.slant:8.3f}')
+    A, B = stem.frame_bounds()
+    ratio = frame.lipschitz_bound(B, stem.max_order)
+    print(f'frame bounds at {height} x {width}: A = {A:.4g}, B = {B:.6g}')
+    print(f'coefficients are at most {ratio:.6g} times as far apart as padded images')
+    print(f'picture {picture}')
+
+
+def _model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
+    if Path(name).is_dir():
+        if kwargs:
+            raise ValueError(f'{name} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
+        model = checkpoint.load(Path(name))
+    elif timm.is_model(name):
+        model = timm.create_model(name, **kwargs)
+    else:
+        raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
+                         f'{", ".join(timm.list_models("scat_*"))}')
+    if not isinstance(getattr(model, 'scattering', None), ScatteringStem):
+        raise ValueError(f'{name} has no scattering filters')
+    return model
