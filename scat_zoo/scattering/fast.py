@@ -148,7 +148,7 @@ spare = Spare()
 
 def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
     """Images (B, h, w) to coefficients (B, paths, h', w')."""
-    out, program = _output(x, g), None
+    out, program, columns = _output(x, g), None, x[:0]
     with spare.borrowed(x) as arrays:
         for images, into in zip(*_chunks(g, x, out)):
             if program is None or len(images) < columns.shape[-1]:
@@ -164,7 +164,7 @@ def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
 def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g: Plan,
              needs: Sequence[bool]) -> List[Optional[Tensor]]:
     """Gradients to x and to the filters, each None where `needs` says so, from the one to the coefficients."""
-    grad_x, program = torch.empty_like(x) if needs[0] else None, None
+    grad_x, program, columns = torch.empty_like(x) if needs[0] else None, None, x[:0]
     phi, psi = _by_scale(g, needs[1:])
     grads = Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
                       [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
@@ -239,7 +239,8 @@ def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> T
 
 
 @torch.library.custom_op('scat_zoo::scattering2d_backward', mutates_args=())
-def operator_backward(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int], needs: List[bool]) -> List[Tensor]:
+def operator_backward(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int],
+                      needs: List[bool]) -> List[Tensor]:
     """Gradients to x and to the filters; empty where not needed."""
     g = Plan(*plan)
     grads = backward(x, filters, grad, constants(g, filters, needs[1:]), g, needs)

@@ -99,12 +99,17 @@ def banded(n: int) -> Tensor:
     return torch.arange(n).view(r, n // r).t().flatten()
 
 
-@cached
 def reflected(size: int, n: int) -> Tensor:
     """Which of `size` samples stands at each place of their reflection to n, as `transform.pad` does it."""
     period = 2 * (size - 1)
     y = (torch.arange(n) - (n - size) // 2).abs() % period
     return torch.minimum(y, period - y)
+
+
+@cached
+def reflection(size: Tuple[int, int], padded: Tuple[int, int], device: torch.device) -> Tuple[Tensor, Tensor]:
+    """`reflected` on rows, in the order of `banded`, and on columns."""
+    return (reflected(size[0], padded[0])[banded(padded[0])].to(device), reflected(size[1], padded[1]).to(device))
 
 
 def ordered(n: int) -> Tuple[Tensor, Tensor]:
@@ -118,9 +123,9 @@ class Classes(NamedTuple):
     """What folding n frequencies to n' does on one axis: C classes, each of 2s functions.
 
     `rows` and `cols` (C, 2s): the functions, as places among the coefficients. `k` (C, 2s): their frequencies, as bins
-    of an FFT. `weights` (C, 2, 2s), complex: the step from a function before (last) to one after, where a filter is 1 at
-    k and 0 elsewhere; halved for k = 0 and n / 2, which are their own negatives. Class 0 of an odd n' has fewer
-    functions; zeros fill it.
+    of an FFT. `weights` (C, 2, 2s), complex: the step from a function before (last) to one after (second), where a
+    filter is 1 at k and 0 elsewhere; halved for k = 0 and n / 2, which are their own negatives. Class 0 of an odd n'
+    has fewer functions; zeros fill it.
     """
     rows: Tensor
     cols: Tensor
@@ -170,7 +175,9 @@ def folding(M: int, N: int, octaves: int, dtype: torch.dtype, device: torch.devi
     rows, cols = classes(M, octaves), classes(N, octaves)
     y, x = rows.k[:, None, :, None], cols.k[None, :, None, :]
     places = torch.stack([(sy * y % M * N + sx * x % N).flatten() for sy, sx in ((1, 1), (-1, -1), (1, -1), (-1, 1))])
-    shares = torch.stack([torch.einsum('aqj,bpi->qabpji', rows.weights, w) for w in (cols.weights, cols.weights.conj_physical())])
+    # Not the lazy `conj`: under a custom operator, nothing would ever resolve it.
+    shares = torch.stack([torch.einsum('aqj,bpi->qabpji', rows.weights, weights)
+                          for weights in (cols.weights, cols.weights.conj_physical())])
     shares = shares.unflatten(2, (len(groups(M >> octaves)), -1)).movedim(2, 1).flatten(3, 4).flatten(-2)
     return Folding(places.to(device), shares.real.to(device, dtype).contiguous(),
                    shares.imag.to(device, dtype).contiguous())
@@ -269,7 +276,13 @@ def separable_lowpass(hat: Tensor, octaves: int) -> LowPass:
     return LowPass(matrix(hat[:, 0], banded(M)), matrix(hat[0] / hat[0, 0], torch.arange(N)), None)
 
 
+@cached
+def unpadded(M: int, N: int, dtype: torch.dtype, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """`ordered` without the first and last sample, on rows of M and columns of N."""
+    return ordered(M)[0][1:-1].to(device, dtype), ordered(N)[1][1:-1].to(device, dtype)
+
+
 def general_lowpass(hat: Tensor, octaves: int) -> LowPass:
     """For any filter (M, N)."""
-    rows, cols = ordered(hat.shape[0] >> octaves)[0], ordered(hat.shape[1] >> octaves)[1]
-    return LowPass(rows[1:-1].to(hat), cols[1:-1].to(hat), fold_weights(hat.unsqueeze(0), octaves, 1))
+    rows, cols = unpadded(hat.shape[0] >> octaves, hat.shape[1] >> octaves, hat.dtype, hat.device)
+    return LowPass(rows, cols, fold_weights(hat.unsqueeze(0), octaves, 1))

@@ -19,18 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import geometry
-from .matrices import Axis, LowPass, axis, banded, gathering, reflected, repeated_cols
+from .matrices import Axis, LowPass, axis, gathering, reflection, repeated_cols
 
 # Multiplications below which torch.bmm takes a loop of its own in place of the BLAS, which is several times slower.
-# Numbers that the processor's cache holds beside what else it has to hold; those of a chunk; maps that are enough for
-# any size. Products run well from about 16 columns on; reading a filter's matrices costs as much as the products with
-# as many columns as they have.
 SMALLEST = 400
-CACHED = 1 << 17
-CHUNK = 1 << 18
-MAPS = 24
-COLUMNS = 32
+# Numbers that the processor's cache holds beside what else it has to hold, those of a chunk, and maps that are enough.
+CACHED, CHUNK, MAPS = 1 << 17, 1 << 19, 24
+# Columns from which on products run well, and for which they run best.
+LEAST, MOST = 16, 48
 
 
 class Program:
@@ -83,7 +79,7 @@ class Plan(NamedTuple):
 
 def maps_at_a_time(g: Plan) -> int:
     """Size of a chunk on a CPU."""
-    return min(MAPS, max(4, CHUNK // (g.M * g.N)))
+    return min(MAPS, max(4, CHUNK // (2 * g.M * g.N)))
 
 
 # ---- axes ----
@@ -196,35 +192,30 @@ def fold_backward(p: Program, weights: Tensor, d: Tensor, c: Tensor, grad_weight
             p.call(grad.baddbmm_, weights[f].transpose(1, 2), d[f], beta=f)
 
 
-def wavelets(p: Program, weights: Tensor, parts: List[Tensor], M: int, N: int) -> List[Tensor]:
-    """Filtered signals after the first step of synthesis on rows, (M, N, 2 * L * R), for each part of the columns."""
+def wavelets(p: Program, weights: Tensor, c: Tensor, M: int, N: int) -> Tensor:
+    """Filtered signals after the first step of synthesis on rows, (M, N, 2 * L * R), from coefficients by class."""
     rows = axis(M, weights.dtype, weights.device)
-    halves = [p.take(M, N, weights.shape[3] // 2 * c.shape[-1]) for c in parts]
-    mark = p.top
-    for g, w in enumerate(weights):                         # outside, so that the weights are read once from memory
-        for c, half in zip(parts, halves):
-            d, out = fold(p, w, c.unflatten(0, (len(weights), -1))[g]), half.view(len(weights), len(rows.rows[g]), -1)
-            p.call(torch.mm, rows.rows[g].t(), d.view(out[g].shape), out=out[g])
-            p.top = mark
-    return halves
+    half = p.take(M, N, weights.shape[3] // 2 * c.shape[-1])
+    mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
+    for w, part, matrix, out in zip(weights, c.unflatten(0, (len(weights), -1)), rows.rows, half.view(by_group)):
+        p.call(torch.mm, matrix.t(), fold(p, w, part).view(out.shape), out=out)
+        p.top = mark
+    return half
 
 
-def wavelets_backward(p: Program, weights: Tensor, halves: List[Tensor], parts: List[Tensor],
-                      grad_weights: Optional[Tensor], needs_parts: bool) -> List[Tensor]:
-    """From the gradients to halves to those to parts, if needed."""
-    rows = axis(len(halves[0]), weights.dtype, weights.device)
-    grads = [p.take(*c.shape) for c in parts] if needs_parts else []
-    mark = p.top
-    for g, w in enumerate(weights):
-        for i, (half, c) in enumerate(zip(halves, parts)):
-            half = half.view(len(weights), len(rows.rows[g]), -1)[g]
-            d = p.take(*half.shape)
-            p.call(torch.mm, rows.rows[g], half, out=d)
-            c, grad = (t.unflatten(0, (len(weights), -1))[g] for t in (c, grads[i] if grads else c))
-            fold_backward(p, w, d.view(*w.shape[:-1], -1), c, None if grad_weights is None else grad_weights[g],
-                          grad if grads else None)
-            p.top = mark
-    return grads
+def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad_weights: Optional[Tensor],
+                      needs_c: bool) -> Optional[Tensor]:
+    """From the gradient to half to that to c, if needed; that to the weights is added to grad_weights, if given."""
+    rows = axis(len(half), weights.dtype, weights.device)
+    result = p.take(*c.shape) if needs_c else None
+    mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
+    for g, (w, matrix, part) in enumerate(zip(weights, rows.rows, half.view(by_group))):
+        d = p.take(*part.shape)
+        p.call(torch.mm, matrix, part, out=d)
+        part, grad = (None if t is None else t.unflatten(0, (len(weights), -1))[g] for t in (c, result))
+        fold_backward(p, w, d.view(*w.shape[:-1], -1), part, None if grad_weights is None else grad_weights[g], grad)
+        p.top = mark
+    return result
 
 
 # ---- low-pass ----
@@ -308,7 +299,7 @@ class Moduli(NamedTuple):
 
 def keep_moduli(p: Program, half: Tensor) -> Moduli:
     """Arrays for what `layer` is to keep of what `wavelets` gives."""
-    (M, N, R), rows = half.shape, axis(len(half), half.dtype, half.device)
+    (_, N, R), rows = half.shape, axis(len(half), half.dtype, half.device)
     return Moduli(p.take(rows.m, rows.r, N, R), p.take(rows.m, rows.r, N, R // 2))
 
 
@@ -384,9 +375,9 @@ def image(p: Program, x: Tensor, g: Plan) -> Tuple[Tensor, Tensor]:
     """Images (h, w, B), reflected to (M, N, B), and the coefficients of that."""
     h, w, B = x.shape
     rows = axis(g.M, x.dtype, x.device)
-    y, z = reflected(h, g.M)[banded(g.M)], reflected(w, g.N)
+    y, z = reflection((h, w), (g.M, g.N), x.device)
     u, analysed = p.take(g.M, g.N, B), p.take(g.M, g.N, B)
-    p.call(torch.index_select, x.view(-1, B), 0, (y[:, None] * w + z).flatten().to(x.device), out=u.view(-1, B))
+    p.call(torch.index_select, x.view(-1, B), 0, (y[:, None] * w + z).flatten(), out=u.view(-1, B))
     mark, a = p.top, analysed if rows.samples is None else p.take(g.M, g.N, B)
     analyse_cols(p, u, a)
     for band in range(rows.m):
@@ -406,11 +397,11 @@ def image_backward(p: Program, coefficients: Tensor, u: Optional[Tensor], out: T
         p.top = mark
     if u is not None:
         p.call(grad.add_, u)
-    half = p.take(h, N, B)
+    half, (y, z) = p.take(h, N, B), reflection((h, w), (M, N), out.device)
     p.call(half.zero_)
-    p.call(half.index_add_, 0, reflected(h, M)[banded(M)].to(out.device), grad)
+    p.call(half.index_add_, 0, y, grad)
     p.call(out.zero_)
-    p.call(out.index_add_, 1, reflected(w, N).to(out.device), half)
+    p.call(out.index_add_, 1, z, half)
 
 
 class Part(NamedTuple):
@@ -424,7 +415,9 @@ def parts_of(g: Plan, j1: int, j2: int, B: int, out: Tensor) -> List[Part]:
     scales = g.J - 1 - j1
     start = 1 + g.J * g.L + sum(g.J - 1 - j for j in range(j1)) * g.L ** 2
     mine = out[:, :, start:start + scales * g.L ** 2].unflatten(2, (g.L, scales, g.L))[:, :, :, j2 - j1 - 1]
-    size = min(g.L, -(-max(COLUMNS, 4 << 2 * (j2 - j1)) // B))
+    # Reading the weights of a filter costs as much as products with as many columns as there are functions in a class.
+    columns = max(LEAST, 4 << 2 * (j2 - j1), min(MOST, CHUNK // (g.M * g.N * 2 * g.L >> 2 * j2)))
+    size = min(g.L, -(-columns // B))
     return [Part(slice(t * B, min(t + size, g.L) * B), mine[:, :, t:t + size].transpose(2, 3))
             for t in range(0, g.L, size)]
 
@@ -452,17 +445,16 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
     p.call(out[:, :, 0].copy_, s)
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
-        half, = wavelets(p, k.psi[j1][0], [gather(p, X, j1)], g.M >> j1, g.N >> j1)
+        half = wavelets(p, k.psi[j1][0], gather(p, X, j1), g.M >> j1, g.N >> j1)
         s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
         p.call(first_order(g, j1, out).copy_, s.unflatten(2, (g.L, B)))
         for j2 in range(j1 + 1, g.J if read else 0):
-            inner = p.top
-            c, parts = gather(p, Y, j2 - j1), parts_of(g, j1, j2, B, out)
-            halves = wavelets(p, k.psi[j2][j1], [c[:, :, part.columns] for part in parts], g.M >> j2, g.N >> j2)
-            for part, half in zip(parts, halves):
+            inner, c = p.top, gather(p, Y, j2 - j1)
+            for columns, place in parts_of(g, j1, j2, B, out):
                 mark = p.top
+                half = wavelets(p, k.psi[j2][j1], c[:, :, columns], g.M >> j2, g.N >> j2)
                 s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
-                p.call(part.place.copy_, s.view(*s.shape[:2], *part.place.shape[2:]))
+                p.call(place.copy_, s.view(*s.shape[:2], *place.shape[2:]))
                 p.top = mark
             p.top = inner
         p.top = outer
@@ -491,7 +483,7 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read, low = p.top, g.max_order > 1 and j1 < g.J - 1, k.phi[j1]
         c1 = gather(p, X, j1)
-        half1, = wavelets(p, k.psi[j1][0], [c1], g.M >> j1, g.N >> j1)
+        half1 = wavelets(p, k.psi[j1][0], c1, g.M >> j1, g.N >> j1)
         s = contiguous(p, first_order(g, j1, grad)).flatten(2)
         general = low.weights is not None
         kept = keep_moduli(p, half1) if read or general else None
@@ -501,21 +493,18 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
             grad_c = lowpass_general_backward(p, low, s, gather(p, Y, g.J - j1), grads.phi[j1], True)
             scatter(p, grad_c, g.J - j1, grad_Y, add=False)
         for j2 in range(j1 + 1, g.J if read else 0):
-            inner = p.top
-            c, parts = gather(p, Y, j2 - j1), parts_of(g, j1, j2, B, grad)
-            columns = [c[:, :, part.columns] for part in parts]
-            halves = wavelets(p, k.psi[j2][j1], columns, g.M >> j2, g.N >> j2)
-            for part, half in zip(parts, halves):
-                mark = p.top
-                second_backward(p, half, k.phi[j2], contiguous(p, part.place).flatten(2), grads.phi[j2], g.J - j2)
+            inner, c = p.top, gather(p, Y, j2 - j1)
+            for columns, place in parts_of(g, j1, j2, B, grad):
+                mark, part = p.top, c[:, :, columns]
+                half = wavelets(p, k.psi[j2][j1], part, g.M >> j2, g.N >> j2)
+                second_backward(p, half, k.phi[j2], contiguous(p, place).flatten(2), grads.phi[j2], g.J - j2)
+                grad_c = wavelets_backward(p, k.psi[j2][j1], half, part, grads.psi[j2][j1], True)
+                scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=general or j2 > j1 + 1)
                 p.top = mark
-            grad_parts = wavelets_backward(p, k.psi[j2][j1], halves, columns, grads.psi[j2][j1], True)
-            for part, grad_c in zip(parts, grad_parts):
-                scatter(p, grad_c, j2 - j1, grad_Y[:, :, part.columns], add=general or j2 > j1 + 1)
             p.top = inner
         layer_backward(p, half1, kept, None if general else low,
                        None if general else lowpass_rows_backward(p, low, s), grad_Y)
-        grad_c, = wavelets_backward(p, k.psi[j1][0], [half1], [c1], grads.psi[j1][0], needs_x) or [None]
+        grad_c = wavelets_backward(p, k.psi[j1][0], half1, c1, grads.psi[j1][0], needs_x)
         if needs_x:
             scatter(p, grad_c, j1, grad_X, add=True)
         p.top = outer
