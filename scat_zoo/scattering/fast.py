@@ -1,6 +1,7 @@
 """The transform as everybody calls it: the rule that chooses between the plain one and matrix products, and the
 gradients and constants of the latter.
 """
+import concurrent.futures
 import contextlib
 import threading
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
@@ -127,65 +128,118 @@ def _by_scale(g: Plan, filters: Sequence[Any]) -> Tuple[List[Any], List[List[Any
 # ---- values and gradients ----
 
 class Spare(threading.local):
-    """What the last program of a thread worked on: the next one takes it, since fresh memory costs time."""
+    """What the last programs of a thread's calls worked on: the next ones take it, since fresh memory costs time."""
 
     def __init__(self) -> None:
-        self.arrays: List[Tensor] = []
+        self.arrays: List[List[Tensor]] = []
 
     @contextlib.contextmanager
-    def borrowed(self, like: Tensor) -> Iterator[List[Tensor]]:
-        """Arrays of this type on this device; kept afterwards unless they are too large."""
-        arrays, self.arrays = self.arrays, []
-        if any(t.dtype != like.dtype or t.device != like.device for t in arrays):
-            arrays = []
-        yield arrays
-        if like.device.type == 'cpu' and sum(t.nbytes for t in arrays) <= SPARED:
-            self.arrays = arrays
+    def borrowed(self, like: Tensor, programs: int) -> Iterator[List[List[Tensor]]]:
+        """Arrays of this type on this device for so many programs; kept afterwards unless they are too large."""
+        fitting = [arrays for arrays in self.arrays if all((t.dtype, t.device) == (like.dtype, like.device)
+                                                           for t in arrays)]
+        self.arrays, fitting = [], fitting[:programs] + [[] for _ in range(programs - len(fitting))]
+        yield fitting
+        if like.device.type == 'cpu' and sum(t.nbytes for arrays in fitting for t in arrays) <= SPARED:
+            self.arrays = fitting
 
 
 spare = Spare()
 
 
+def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], like: Tensor) -> None:
+    """Call prepare(share, arrays, *chunk) for a function of chunks of that size, and this for every chunk.
+
+    As many threads as torch uses have a share of the chunks each: one product is too small to keep several processors
+    busy. What is prepared is Python's own work, of which threads do one at a time, so it comes before.
+    """
+    threads = max(1, min(torch.get_num_threads(), len(chunks))) if like.device.type == 'cpu' else 1
+    inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
+    with spare.borrowed(like, threads) as arrays:
+        shares = [chunks[i::threads] for i in range(threads)]
+        sizes = [{len(chunk[0]): chunk for chunk in share} for share in shares]
+        prepared = [{size: prepare(i, arrays[i], *chunk) for size, chunk in mine.items()}
+                    for i, mine in enumerate(sizes)]
+
+        def work(i: int) -> None:
+            for chunk in shares[i]:
+                prepared[i][len(chunk[0])](*chunk)
+
+        def work_alone(i: int) -> None:
+            torch.set_num_threads(1)                        # for this thread, and those that begin later
+            with torch.inference_mode(inference), torch.no_grad():
+                work(i)
+
+        if threads == 1:
+            work(0)
+            return
+        try:
+            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+                list(pool.map(work_alone, range(threads)))
+        finally:
+            torch.set_num_threads(before)
+
+
 def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
     """Images (B, h, w) to coefficients (B, paths, h', w')."""
-    out, program, columns = _output(x, g), None, x[:0]
-    with spare.borrowed(x) as arrays:
-        for images, into in zip(*_chunks(g, x, out)):
-            if program is None or len(images) < columns.shape[-1]:
-                columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
-                products.record_forward(program, columns, k, g, result)
+    out = _output(x, g)
+
+    def prepare(share: int, arrays: List[Tensor], images: Tensor, into: Tensor) -> Callable[[Tensor, Tensor], None]:
+        columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
+        products.record_forward(program, columns, k, g, result)
+        h, w, paths, B = result.shape
+
+        def run(images: Tensor, into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
             program.run()
-            h, w, paths, B = result.shape
             into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
+        return run
+
+    spread(prepare, _chunks(g, x, out), x)
     return out
 
 
 def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g: Plan,
              needs: Sequence[bool]) -> List[Optional[Tensor]]:
     """Gradients to x and to the filters, each None where `needs` says so, from the one to the coefficients."""
-    grad_x, program, columns = torch.empty_like(x) if needs[0] else None, None, x[:0]
+    grad_x = torch.empty_like(x) if needs[0] else None
     phi, psi = _by_scale(g, needs[1:])
-    grads = Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
-                      [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
-                       for levels in zip(k.psi, psi)])
-    with spare.borrowed(x) as arrays:
-        for images, outer, into in zip(*_chunks(g, x, grad, x if grad_x is None else grad_x)):
-            if program is None or len(images) < columns.shape[-1]:
-                columns, result, program = _maps_last(images), _maps_last(outer), Program(x, arrays)
-                inner = None if grad_x is None else _maps_last(images)
-                products.record_backward(program, columns, result, k, grads, g, inner)
+
+    def zeros() -> Constants:
+        return Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
+                         [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
+                          for levels in zip(k.psi, psi)])
+
+    sums = {0: zeros()}                                     # gradients to the weights, by share of the chunks
+
+    def prepare(share: int, arrays: List[Tensor], images: Tensor, outer: Tensor,
+                into: Tensor) -> Callable[[Tensor, Tensor, Tensor], None]:
+        if share not in sums:
+            sums[share] = zeros()
+        columns, result, program = _maps_last(images), _maps_last(outer), Program(x, arrays)
+        inner = None if grad_x is None else _maps_last(images)
+        products.record_backward(program, columns, result, k, sums[share], g, inner)
+
+        def run(images: Tensor, outer: Tensor, into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
             result.copy_(outer.permute(2, 3, 1, 0))
             program.run()
             if inner is not None:
                 into.copy_(inner.permute(2, 0, 1))
+        return run
+
+    spread(prepare, _chunks(g, x, grad, x if grad_x is None else grad_x), x)
     octaves = [g.J - level for level in range(len(phi))]
     octaves += [j - level for j, levels in enumerate(psi) for level in range(len(levels))]
     planes = [1] * len(phi) + [2] * (len(filters) - len(phi))
-    weights = grads.phi + [weight for levels in grads.psi for weight in levels]
-    return [grad_x] + [None if weight is None else matrices.fold_weights_backward(weight, hat, *how)
-                       for weight, hat, *how in zip(weights, filters, octaves, planes)]
+    grads = zip(*(_in_a_row(grads) for grads in sums.values()))
+    return [grad_x] + [None if parts[0] is None else matrices.fold_weights_backward(sum(parts[1:], parts[0]), hat, *how)
+                       for hat, *how, parts in zip(filters, octaves, planes, grads)]
+
+
+def _in_a_row(constants: Constants) -> List[Any]:
+    """As the filters are; the reverse of `_by_scale`."""
+    return constants.phi + [weights for levels in constants.psi for weights in levels]
 
 
 def _output(x: Tensor, g: Plan) -> Tensor:
@@ -195,7 +249,7 @@ def _output(x: Tensor, g: Plan) -> Tensor:
 def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
     """A few maps at a time on a CPU, all at once elsewhere; no chunk of no maps."""
     size = products.maps_at_a_time(g) if tensors[0].device.type == 'cpu' else len(tensors[0])
-    return [t.split(size) if len(t) > 0 else () for t in tensors]
+    return list(zip(*(t.split(size) for t in tensors))) if len(tensors[0]) > 0 else []
 
 
 def _maps_last(t: Tensor) -> Tensor:

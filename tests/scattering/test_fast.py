@@ -217,3 +217,20 @@ def test_second_wavelets_fill_their_places(size):
                 part.place.add_(1)
     assert out[0, 0, 0].eq(0).all()
     assert out[0, 0, 1:].eq(1).all()
+
+
+@pytest.mark.parametrize('inference', [False, True])
+def test_several_threads_give_the_same(inference):
+    filters, x = bank((16, 16), 2, 4, perturbed=True), images((16, 16), 100)
+    (_, _), (expected, expected_grads) = both_ways(x, filters, 2, 2, list(filters.parameters()))
+    torch.set_num_threads(3)
+    try:
+        if inference:
+            with torch.inference_mode():
+                assert torch.allclose(fast.scattering2d(x, *filters(x), 2, 2, False), expected, rtol=0, atol=1e-12)
+        (s, grads), _ = both_ways(x, filters, 2, 2, list(filters.parameters()))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
