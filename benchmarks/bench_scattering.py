@@ -1,10 +1,13 @@
 """scat_zoo's transform against kymatio's: time, error, memory, and the time of the FFTs alone as a floor.
 
     python benchmarks/bench_scattering.py [--cases 128x3x32x32,J=2 ...] [--threads 1 2] [--device cpu] [--json FILE]
+    python benchmarks/bench_scattering.py --scaling
 
 Both sides run in one process, interleaved, after a warm-up; times are medians of at least 7 runs. Process time counts
 all threads' work and shows what one thread does even where others use the machine; wall time shows what several gain.
 Peak memory (VmHWM above the imported libraries) is taken in a fresh process for each side. Needs the extra `bench`.
+Where pytorch_wavelets is installed, the time of its DTCWT scattering stands beside J = 2: another transform, of 6 fixed
+orientations and 49 outputs for each colour in place of 81. `--scaling` prints how our time and memory grow.
 """
 import argparse
 import json
@@ -81,6 +84,15 @@ def fft_floor(size: Tuple[int, ...], J: int, device: str) -> Callable[[], None]:
     return run
 
 
+def dtcwt(x: torch.Tensor) -> Dict[str, Callable[[], None]]:
+    """pytorch_wavelets' scattering of two orders, where it is installed."""
+    try:
+        from pytorch_wavelets import ScatLayerj2
+    except ImportError:
+        return {}
+    return {'DTCWT': step(ScatLayerj2().to(x.device), x, 'forward')}
+
+
 def timed(runs: Dict[str, Callable[[], None]], repeats: int, device: str) -> Dict[str, Tuple[float, float]]:
     """(process time, wall time) of each, in seconds, medians of interleaved runs."""
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in runs}
@@ -142,6 +154,8 @@ def bench(case: str, threads: int, repeats: int, device: str) -> List[Dict]:
         runs = {name: step(S, x, mode) for name, S in sides.items()}
         if mode == 'forward':
             runs['FFTs alone'] = fft_floor(size, J, device)
+            if J == 2:
+                runs.update(dtcwt(x))
         result = timed(runs, repeats, device)
         row = {'case': case, 'mode': mode, 'threads': threads, 'device': device, 'seconds': result,
                'ratio': result['kymatio'][0] / result['scat_zoo'][0],
@@ -153,7 +167,23 @@ def bench(case: str, threads: int, repeats: int, device: str) -> List[Dict]:
             row['memory'] = {name: memory_of(name, case, mode) for name in SIDES}
         rows.append(row)
         print(line(row), flush=True)
+        if 'DTCWT' in result:
+            print(f'{"":18}{"DTCWT, forward":23}{"":9}{result["DTCWT"][0]:9.3f}  (another transform)')
     return rows
+
+
+def scaling() -> None:
+    """Our time for an image of 3 x 32 x 32 by batch size, memory of a large frozen batch, and one large image."""
+    torch.set_num_threads(1)
+    S = scat_zoo(2, (32, 32), learnable=False)
+    runs = {f'batch {n}': step(S, torch.randn(n, 3, 32, 32), 'forward') for n in (1, 8, 64, 512)}
+    for name, (seconds, _) in timed(runs, 15, 'cpu').items():
+        print(f'{name:12}{1000 * seconds / int(name.split()[1]):8.3f} ms an image')
+    used, size = memory_of('scat_zoo', '4096x3x32x32,J=2', 'forward'), 4096 * 3 * 81 * 64 * 4 / 2 ** 20
+    print(f'batch 4096  {used["peak_mb"]:8.0f} MB, of which the output is {size:.0f}')
+    start = time.process_time()
+    step(scat_zoo(5, (1024, 1024), learnable=False), torch.randn(1, 1024, 1024), 'forward')()
+    print(f'1024 x 1024, J=5, with its bank: {time.process_time() - start:.1f} s')
 
 
 HEADER = f'{"case":18}{"mode":16}threads{"kymatio":>9}{"ours":>9}{"ratio":>7}{"wall":>7}{"floor":>7}  ' \
@@ -178,10 +208,14 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--json', help='file for all figures')
+    parser.add_argument('--scaling', action='store_true', help='time by batch size, and memory, of ours alone')
     parser.add_argument('--memory', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
         memory(*args.memory)
+        return
+    if args.scaling:
+        scaling()
         return
     print(f'{platform.processor() or platform.machine()}, torch {torch.__version__}, float32, L={L}, order 2. '
           "Process time in seconds;\nratio, wall and floor: kymatio's time over ours, in wall time, over that of the "
