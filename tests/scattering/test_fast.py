@@ -234,3 +234,23 @@ def test_several_threads_give_the_same(inference):
         torch.set_num_threads(1)
     assert torch.allclose(s, expected, rtol=0, atol=1e-12)
     assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
+
+
+def test_a_program_is_used_again(monkeypatch):
+    """For as many images and the same filters; also across inference mode, whose tensors can't be written to later."""
+    fast.spare.forward.clear()
+    S, x = ScatteringTorch2D(2, (16, 16)), images((16, 16)).float()
+    first = S(x)
+    recorded = []
+    record = products.record_forward
+    monkeypatch.setattr(products, 'record_forward', lambda *args: (recorded.append(args), record(*args)))
+    assert torch.equal(S(x), first)
+    assert not recorded
+    with torch.inference_mode():
+        assert torch.equal(S(x), first)
+        assert torch.allclose(S(2 * x), 2 * first)
+    assert torch.equal(S(x), first)
+    assert len(recorded) == 1
+    perturb(S)
+    assert not torch.allclose(S(x), first, rtol=0, atol=1e-4)
+    assert len(recorded) == 2
