@@ -102,24 +102,25 @@ def test_frame_bounds():
 
 
 @pytest.mark.parametrize('max_order', [1, 2])
-@pytest.mark.parametrize('bank', [
-    FixedBank(1, 8, (12, 12), dtype=torch.float64),
-    FixedBank(2, 8, (12, 12), dtype=torch.float64),
-    FixedBank(1, 1, (12, 12), dtype=torch.float64),
-    PixelwiseBank(2, 4, (12, 12), dtype=torch.float64),
-    MorletBank(2, 4, (12, 12), init='random', dtype=torch.float64),
-    MorletBank(3, 4, (12, 12), init='random', nonexpansive=True, dtype=torch.float64),
-    EquivariantBank(3, 2, (12, 12), nonexpansive=True, dtype=torch.float64),
-], ids=lambda bank: f'{type(bank).__name__}-J{bank.J}-L{bank.L}')
-def test_no_search_exceeds_the_bound(bank, max_order):
+@pytest.mark.parametrize(('bank_class', 'J', 'L', 'kwargs'), [
+    (FixedBank, 1, 8, {}),
+    (FixedBank, 2, 8, {}),
+    (FixedBank, 1, 1, {}),
+    (PixelwiseBank, 2, 4, {}),
+    (MorletBank, 2, 4, {'init': 'random'}),
+    (MorletBank, 3, 4, {'init': 'random', 'nonexpansive': True}),
+    (EquivariantBank, 3, 2, {'nonexpansive': True}),
+])
+def test_no_search_exceeds_the_bound(bank_class, J, L, kwargs, max_order):
+    bank = bank_class(J, L, (12, 12), dtype=torch.float64, **kwargs)
     bank.set_max_order(max_order)
     phi, psi = jolted(bank, 0.3)
     _, B = frame.frame_bounds(phi, psi)
     bound = frame.lipschitz_bound(B, max_order)
     found = greatest_ratio(phi, psi, bank.J, max_order, steps=60)
     print(f'{type(bank).__name__} J={bank.J}: B {B:.4f}, bound {bound:.4f}, found {found * 2 ** bank.J:.4f} x 2^-J')
-    # It is a search: sampling every 2^J pixels leaves 2^-J of the norm of whatever is smooth.
-    assert 0.6 * 2 ** -bank.J < found <= bound
+    # It is a search: sampling every 2^J pixels leaves 2^-J of the norm of whatever is smooth, and phi some of that.
+    assert 0.5 * 2 ** -bank.J < found <= bound
 
 
 def test_lipschitz_bound():
