@@ -1,5 +1,6 @@
 """The command line: `scat-zoo train`, `predict`, `filters`, `list` and `run`."""
 import argparse
+import dataclasses
 import math
 import os
 import runpy
@@ -14,8 +15,9 @@ from timm.utils.distributed import init_distributed_device_so
 from torch import distributed
 
 from . import __version__
-from .train import filters, job
-from .train.loop import Recipe
+from .train import filters, job, study
+from .train.augment import NAMES as AUGMENTATIONS
+from .train.loop import Training
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -44,7 +46,13 @@ def _parser() -> argparse.ArgumentParser:
         'train', help='train a model on images', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description='Train a model, and once more with frozen filters for comparison; test both; write checkpoints and '
                     'a picture of the filters. Ctrl-C stops after the running step, --resume goes on from there.')
-    train.set_defaults(command=_train)
+    train.set_defaults(command=_train, parser=train)
+    train.add_argument('--recipe', help='run one of the recipes behind the tables of results: all its models and seeds')
+    train.add_argument('--select', action='store_true',
+                       help='of a recipe: hold training images out, validate on them, and read no test image')
+    train.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='of a recipe: which models (default: all)')
+    train.add_argument('--jobs', type=_positive, default=1 if torch.cuda.is_available() else os.cpu_count(),
+                       help='of a recipe: models trained at a time')
     train.add_argument('--model', default='scat_linear', help='name of a registered model')
     train.add_argument('--learnable', action=argparse.BooleanOptionalAction, default=True, help='learn the filters')
     train.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
@@ -55,14 +63,17 @@ def _parser() -> argparse.ArgumentParser:
                        help="'sample' (built in), 'fashion-mnist', or a folder with train and test images by class")
     train.add_argument('--root', type=Path, help='folder of Fashion-MNIST, if not that of the Debian package')
     train.add_argument('--val-fraction', type=_number, default=0.1, help='part of the training images for validation')
-    train.add_argument('--augment', action='store_true', help="timm's default augmentation: random crop, scale, flip")
+    train.add_argument('--augment', nargs='?', const='timm', default='none', choices=AUGMENTATIONS,
+                       help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
     train.add_argument('--epochs', type=_positive, default=40)
     train.add_argument('--batch-size', type=_positive, default=32)
     train.add_argument('--opt', default='adamw', help="one of timm's optimisers")
-    train.add_argument('--lr', type=_number, default=1e-3, help='peak learning rate, of filters and head')
+    train.add_argument('--lr', type=_number, default=1e-3, help='peak learning rate of all but the filters')
+    train.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
     train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
     train.add_argument('--warmup-epochs', type=_natural, default=1)
     train.add_argument('--label-smoothing', type=_number, default=0.2)
+    train.add_argument('--amp', action='store_true', help="compute in bfloat16 where torch's autocast does")
     train.add_argument('--seed', type=int, default=0)
     train.add_argument('--workers', type=_natural, default=0, help='processes that load images')
     train.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -99,20 +110,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> None:
-    recipe = Recipe(
-        epochs=args.epochs, batch_size=args.batch_size, opt=args.opt, lr=args.lr, weight_decay=args.weight_decay,
-        warmup_epochs=args.warmup_epochs, label_smoothing=args.label_smoothing, augment=args.augment, seed=args.seed,
-        workers=args.workers)
+    if args.recipe:
+        _train_recipe(args)
+        return
+    training = Training(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Training)})
     kwargs = {'img_size': args.img_size, 'in_chans': args.in_chans}
     kwargs = {key: value for key, value in kwargs.items() if value is not None} | args.model_kwargs
     device = torch.device(init_distributed_device_so(device=str(args.device))['device'])
     try:
         job.train(
-            args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, recipe,
+            args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, training,
             args.output or Path('runs') / args.model, args.resume, device)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _train_recipe(args: argparse.Namespace) -> None:
+    own = {'recipe', 'select', 'arms', 'jobs', 'data', 'root', 'output', 'resume', 'device', 'command', 'parser'}
+    for name, value in vars(args).items():
+        if name not in own and value != args.parser.get_default(name):
+            raise ValueError(f'--{name.replace("_", "-")} has no effect on a recipe: copy it into your own command')
+    data = None if args.data == args.parser.get_default('data') else args.data
+    study.run(args.recipe, data, args.root, args.output or Path('runs') / args.recipe, args.select, args.arms,
+              args.jobs, args.resume, args.device)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -3,26 +3,29 @@ import gzip
 import math
 import struct
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
-from torchvision.datasets import FashionMNIST, ImageFolder
+from torch.utils.data import Dataset
+from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
 
 SAMPLE = Path(__file__).parent / 'sample'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')          # where Debian's package dataset-fashion-mnist puts it
 CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 # Of the 60,000 training images of Fashion-MNIST, over all pixels.
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
+# Of the 50,000 training images of CIFAR-10.
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class Data(NamedTuple):
     """Splits of a data set, each of PIL images and class indices, and what a model must know of it."""
     train: Dataset
-    val: Dataset
+    val: Optional[Dataset]
     test: Dataset
     classes: Tuple[str, ...]
     input_size: Tuple[int, int, int]
@@ -74,25 +77,30 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
 
 
 def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed: int = 0) -> Data:
-    """The data set `name`: 'sample', 'fashion-mnist', or a folder of images.
+    """The data set `name`: 'sample', 'fashion-mnist', 'cifar10', or a folder of images.
 
     A folder holds `train` and `test` with one folder of images a class, and may hold `val`; with `train` and `val`
     alone, `val` is the test set. What has no validation split gets one from the training images, class-balanced.
 
     Args:
-        root: folder of Fashion-MNIST: the idx files, or what torchvision's class downloads there.
-        val_fraction: part of the training images held out for validation.
+        root: folder of Fashion-MNIST: the idx files, or what torchvision's class downloads there; or of CIFAR-10, as
+            torchvision's class downloads it.
+        val_fraction: part of the training images held out for validation; 0 for none.
         seed: of that split.
 
     Raises:
         ValueError, FileNotFoundError: in one sentence, where data is missing or broken.
     """
-    if not 0 < val_fraction < 1:
-        raise ValueError(f'the validation fraction must lie between 0 and 1, got {val_fraction}')
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f'the validation fraction must be at least 0 and less than 1, got {val_fraction}')
     if name == 'sample':
         train, test = IdxImages(SAMPLE, 'train'), IdxImages(SAMPLE, 't10k')
     elif name == 'fashion-mnist':
         train, test = _fashion_mnist(root)
+    elif name == 'cifar10':
+        train, test = _cifar10(root)
+        train, val = split(train, val_fraction, seed)
+        return Data(train, val, test, tuple(test.classes), (3, 32, 32), CIFAR_MEAN, CIFAR_STD)
     else:
         return _image_folder(Path(name), val_fraction, seed)
     train, val = split(train, val_fraction, seed)
@@ -110,9 +118,16 @@ def _fashion_mnist(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
     return FashionMNIST(root, train=True, download=True), FashionMNIST(root, train=False, download=True)
 
 
+def _cifar10(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
+    if root is None:
+        raise FileNotFoundError('CIFAR-10 needs --root FOLDER, where it lies or torchvision downloads it to')
+    return CIFAR10(root, train=True, download=True), CIFAR10(root, train=False, download=True)
+
+
 def _image_folder(root: Path, val_fraction: float, seed: int) -> Data:
     if not root.is_dir():
-        raise FileNotFoundError(f"no data set {str(root)!r}: expected 'sample', 'fashion-mnist' or a folder of images")
+        raise FileNotFoundError(f"no data set {str(root)!r}: expected 'sample', 'fashion-mnist', 'cifar10' "
+                                'or a folder of images')
     held_out = [part for part in ('test', 'val') if (root / part).is_dir()]
     if not (root / 'train').is_dir() or not held_out:
         raise ValueError(f'{root} must hold the folders train and test (or val), each with a folder of images a class; '
@@ -179,8 +194,21 @@ def check_channels(channels: int) -> None:
         raise ValueError(f'image files give 1 or 3 channels, the model takes {channels}')
 
 
-def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Subset, Subset]:
-    """Take this fraction of each class (at least one image) out, by a seeded permutation: (the rest, the taken)."""
+class Subset(torch.utils.data.Subset):
+    """Some images of a data set, with their class indices as `targets`."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        super().__init__(dataset, indices)
+        self.targets = np.asarray(dataset.targets)[indices].tolist()
+
+
+def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Optional[Dataset]]:
+    """Take this fraction of each class (at least one image) out, by a seeded permutation: (the rest, the taken).
+
+    Of fraction 0, (all, None).
+    """
+    if fraction == 0:
+        return dataset, None
     targets = np.asarray(dataset.targets)
     rng = np.random.RandomState(seed)
     taken: List[int] = []
@@ -191,3 +219,18 @@ def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Subset, Subset]
     if not rest:
         raise ValueError(f'too few training images ({len(targets)}) to hold some out for validation')
     return Subset(dataset, rest), Subset(dataset, sorted(taken))
+
+
+def few(dataset: Dataset, per_class: int, seed: int) -> Subset:
+    """The first `per_class` images of each class after a seeded permutation, the same one for classes of one size.
+
+    This is the protocol of Gauthier et al. (Parametric Scattering Networks, CVPR 2022, and its public code).
+    """
+    targets = np.asarray(dataset.targets)
+    chosen = []
+    for c in np.unique(targets):
+        of_class = np.flatnonzero(targets == c)
+        if len(of_class) < per_class:
+            raise ValueError(f'expected at least {per_class} images of each class, class {c} has {len(of_class)}')
+        chosen.append(of_class[np.random.RandomState(seed).permutation(len(of_class))[:per_class]])
+    return Subset(dataset, np.concatenate(chosen).tolist())

@@ -5,26 +5,24 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import timm
 import torch
-from PIL import Image
-from timm.data import create_transform, resolve_data_config
 from timm.optim import get_optimizer_info
 from timm.utils import random_seed
-from torch import Tensor, nn
+from torch import nn
 
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
-from . import checkpoint
+from . import augment, checkpoint
 from .data import Data, Prepared, check_channels, load, open_image, with_channels
 from .distributed import rank, wait, world_size
-from .loop import Recipe, evaluate, fit
+from .loop import Training, evaluate, fit
 
 
 def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_name: str, root: Optional[Path],
-          val_fraction: float, recipe: Recipe, output: Path, resume: bool, device: torch.device) -> None:
+          val_fraction: float, training: Training, output: Path, resume: bool, device: torch.device) -> None:
     """Train, test and write everything into `output`; see the command `scat-zoo train`.
 
     Raises:
@@ -33,28 +31,31 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     """
     if learnable and importlib.util.find_spec('matplotlib') is None:
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
-    get_optimizer_info(recipe.opt)
-    data = load(data_name, root, val_fraction, recipe.seed)
+    get_optimizer_info(training.opt)
+    augment.check(training.augment)
+    data = load(data_name, root, val_fraction, training.seed)
     # Models are built before anything is written: what they refuse, they refuse here.
     variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
-    models = {name: _create(model_name, flag, model_kwargs, data, recipe.seed) for name, flag in variants.items()}
+    models = {name: create(model_name, {'learnable': flag, **model_kwargs}, data, training.seed)
+              for name, flag in variants.items()}
     main, model = next(iter(models.items()))
-    training, inference = _transforms(model, recipe.augment)
-    train_set = Prepared(data.train, model.in_chans, training)
-    val_set, test_set = (Prepared(part, model.in_chans, inference) for part in (data.val, data.test))
+    train_set = Prepared(data.train, model.in_chans, augment.train_transform(model, training.augment))
+    val_set, test_set = (None if part is None else Prepared(part, model.in_chans, augment.eval_transform(model))
+                         for part in (data.val, data.test))
     settings = {'model': model_name, 'learnable': learnable, 'model_kwargs': model_kwargs, 'data': data_name,
-                'root': str(root), 'val_fraction': val_fraction, 'recipe': asdict(recipe), 'processes': world_size()}
+                'root': str(root), 'val_fraction': val_fraction, 'training': asdict(training),
+                'processes': world_size()}
     if rank() == 0:
-        _prepare(output, settings, resume)
-        print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val)} validation and '
+        prepare_folder(output, settings, resume)
+        print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val or ())} validation and '
               f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
     wait()
 
     start = copy.deepcopy(model)
     results = {}
     for name, model in models.items():
-        random_seed(recipe.seed, rank())
-        history = fit(model, train_set, val_set, recipe, device, output / f'{name}.state', f'{name} filters')
+        random_seed(training.seed, rank())
+        history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
         if rank() == 0:
             checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
@@ -64,7 +65,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
         before, after = start.scattering, models[main].scattering
         results[main]['filter_change'] = _relative_change(before, after)
         draw_change(before.filters(), after.filters(), output / 'filters.png')
-    _write_json(output / 'results.json', results)
+    write_json(output / 'results.json', results)
     _report(results, main, output)
 
 
@@ -81,7 +82,7 @@ def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, Lis
     """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder."""
     model = checkpoint.load(folder)
     check_channels(model.in_chans)
-    _, transform = _transforms(model, augment=False)
+    transform = augment.eval_transform(model)
     pictures = torch.stack([transform(with_channels(open_image(path), model.in_chans)) for path in images])
     names = model.pretrained_cfg.get('label_names') or [str(i) for i in range(model.num_classes)]
     with torch.inference_mode():
@@ -91,20 +92,23 @@ def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, Lis
             for path, row_i, row_p in zip(images, index.tolist(), best.tolist())]
 
 
-def _create(name: str, learnable: bool, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
+def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
+    """A registered model for these data, of the zoo or another of timm's.
+
+    Raises:
+        ValueError, TypeError: in one sentence, on a name or keywords that there are not.
+    """
     if not timm.is_model(name):
         raise ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
     random_seed(seed)
     channels, height, width = data.input_size
-    kwargs = {'num_classes': len(data.classes), 'in_chans': channels, 'img_size': (height, width), **kwargs}
-    return timm.create_model(
-        name, learnable=learnable, pretrained_cfg_overlay={'mean': data.mean, 'std': data.std}, **kwargs)
-
-
-def _transforms(model: nn.Module, augment: bool) -> Tuple[Callable[[Image.Image], Tensor], ...]:
-    """(for training, for inference)."""
-    config = resolve_data_config({}, model=model)
-    return create_transform(**config, is_training=True, no_aug=not augment), create_transform(**config)
+    defaults = {'num_classes': len(data.classes), 'in_chans': channels}
+    cfg = {'mean': data.mean, 'std': data.std}
+    if name in timm.list_models('scat_*'):
+        defaults['img_size'] = height, width
+    else:
+        cfg.update(input_size=data.input_size, crop_pct=1.0)
+    return timm.create_model(name, pretrained_cfg_overlay=cfg, **{**defaults, **kwargs})
 
 
 def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
@@ -114,14 +118,14 @@ def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     return ((b - a).norm() / a.norm()).item()
 
 
-def _prepare(output: Path, settings: Dict[str, Any], resume: bool) -> None:
+def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
     """Make the output folder, or check that the run in it is the one to resume."""
     file = output / 'settings.json'
     settings = json.loads(json.dumps(settings))
     if file.exists():
         if not resume:
             raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
-        before = json.loads(file.read_text())
+        before = read_json(file)
         if before != settings:
             changed = [f'{key} was {before.get(key)}, is {settings[key]}'
                        for key in settings if settings[key] != before.get(key)]
@@ -131,12 +135,17 @@ def _prepare(output: Path, settings: Dict[str, Any], resume: bool) -> None:
         raise ValueError(f'{output} is not empty and holds no run; choose another --output')
     try:
         output.mkdir(parents=True, exist_ok=True)
-        _write_json(file, settings)
+        write_json(file, settings)
     except OSError as error:
         raise ValueError(f'cannot write to {output}: {error.strerror}') from error
 
 
-def _write_json(file: Path, content: Any) -> None:
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write the file as a whole or not at all."""
     partial = file.with_suffix('.partial')
     partial.write_text(json.dumps(content, indent=2))
     os.replace(partial, file)

@@ -5,7 +5,7 @@ import random
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -17,46 +17,56 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from ..models.freezing import param_groups
 from .distributed import gathered, parallel, rank, total, world_size
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Training:
     """How to train: timm's optimiser by name, a cosine schedule with warm-up, cross-entropy.
 
-    Batch size, learning rate and workers are those of each process.
+    Batch size, learning rates and workers are those of each process. Filters have a rate of their own, by default that
+    of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
+    torch's autocast does.
     """
     epochs: int
-    batch_size: int
-    opt: str
-    lr: float
-    weight_decay: float
-    warmup_epochs: int
-    label_smoothing: float
-    augment: bool
-    seed: int
-    workers: int
+    batch_size: int = 32
+    opt: str = 'adamw'
+    lr: float = 1e-3
+    filter_lr: Optional[float] = None
+    weight_decay: float = 0.05
+    warmup_epochs: int = 1
+    label_smoothing: float = 0.2
+    augment: str = 'none'
+    amp: bool = False
+    seed: int = 0
+    workers: int = 0
 
 
-def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: torch.device, state_file: Path,
-        title: str) -> List[Dict[str, float]]:
-    """Train the model in place; return train loss and validation accuracy of each epoch.
+def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
+        state_file: Path, title: str, line: int = 0) -> List[Dict[str, float]]:
+    """Train the model in place; return train loss and validation accuracy, if there is a validation set, by epoch.
 
     The state goes to `state_file` after each epoch, and soon after Ctrl-C. If the file exists, training goes on from
     there; without workers, and with the same number of threads, to the same bits as without a stop.
 
     Under torchrun, N processes train on batches N times as large, each on its part of every batch.
 
+    Args:
+        line: of the terminal, on which the progress bar stands.
+
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
         FloatingPointError: when the loss is not finite.
     """
-    model.to(device)
-    batch_size = min(recipe.batch_size * world_size(), len(train))      # of all processes together
+    model.to(device, memory_format=torch.channels_last)
+    batch_size = min(training.batch_size * world_size(), len(train))      # of all processes together
     updates = len(train) // batch_size                  # of an epoch; the rest of its images are left out
-    optimizer = create_optimizer_v2(model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    groups = model if not hasattr(model, 'scattering') else param_groups(
+        model, training.lr, training.filter_lr, training.weight_decay)
+    optimizer = create_optimizer_v2(groups, opt=training.opt, lr=training.lr, weight_decay=training.weight_decay)
     scheduler, _ = create_scheduler_v2(
-        optimizer, sched='cosine', num_epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs,
+        optimizer, sched='cosine', num_epochs=training.epochs, warmup_epochs=training.warmup_epochs,
         step_on_epochs=False, updates_per_epoch=updates)
     history: List[Dict[str, float]] = []
     done, loss_sum = 0, torch.zeros((), device=device)          # updates done; sum of the losses of this epoch
@@ -67,13 +77,15 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
         _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history)
 
     trained = parallel(model, device)
-    with _noticing_ctrl_c() as stopped, tqdm(total=recipe.epochs * updates, initial=done, desc=title, unit='step',
-                                             dynamic_ncols=True, disable=rank() > 0) as bar:
-        for epoch in range(len(history), recipe.epochs):
+    with _noticing_ctrl_c() as stopped, tqdm(
+            total=training.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True,
+            disable=rank() > 0, position=line, leave=line == 0) as bar:
+        for epoch in range(len(history), training.epochs):
             model.train()
-            for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, recipe):
-                logits = trained(images.to(device))
-                loss = F.cross_entropy(logits, targets.to(device), label_smoothing=recipe.label_smoothing)
+            for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, training):
+                with torch.autocast(device.type, torch.bfloat16, enabled=training.amp):
+                    logits = trained(images.to(device)).float()
+                loss = F.cross_entropy(logits, targets.to(device), label_smoothing=training.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -89,10 +101,13 @@ def fit(model: nn.Module, train: Dataset, val: Dataset, recipe: Recipe, device: 
                 raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
             if world_size() > 1:
                 distribute_bn(model, world_size(), reduce=True)
-            history.append({'loss': mean_loss, 'val_accuracy': evaluate(model, val, device)})
-            bar.set_postfix(loss=f'{mean_loss:.3f}', val=f'{history[-1]["val_accuracy"]:.1f} %')
+            history.append({'loss': mean_loss})
+            if val is not None:
+                history[-1]['val_accuracy'] = evaluate(model, val, device)
+            bar.set_postfix(history[-1])
             loss_sum.zero_()
             save()
+    model.to(memory_format=torch.contiguous_format)             # as safetensors want it
     return history
 
 
@@ -109,14 +124,16 @@ def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_siz
     return correct / count
 
 
-def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int, recipe: Recipe) -> Iterator[Sequence[Tensor]]:
+def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int,
+             training: Training) -> Iterator[Sequence[Tensor]]:
     """This process's part of the epoch's shuffled batches, without the first `skip`."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed + epoch)).tolist()
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(training.seed + epoch)).tolist()
     batches = [order[i + rank():i + batch_size:world_size()]
                for i in range(0, len(order) - batch_size + 1, batch_size)]
     # A generator of its own: the loader's draw of a seed must not move the global one, which augmentation uses.
-    return iter(DataLoader(dataset, batch_sampler=batches[skip:], num_workers=recipe.workers,
-                           worker_init_fn=_ignore_ctrl_c, generator=torch.Generator().manual_seed(recipe.seed + epoch)))
+    generator = torch.Generator().manual_seed(training.seed + epoch)
+    return iter(DataLoader(dataset, batch_sampler=batches[skip:], num_workers=training.workers,
+                           worker_init_fn=_ignore_ctrl_c, generator=generator))
 
 
 def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:

@@ -8,7 +8,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 import scat_zoo  # noqa: F401  (registers the models)
 from scat_zoo.train.data import Prepared, load
-from scat_zoo.train.loop import Recipe, evaluate, fit
+from scat_zoo.train.loop import Training, evaluate, fit
 
 MODELS = timm.list_models('scat_*')
 CPU = torch.device('cpu')
@@ -37,9 +37,8 @@ def test_one_epoch(name, learnable, images, tmp_path):
     model = create(name, learnable=learnable)
     x = torch.stack([val[i][0] for i in range(4)])
     before, start = model.scattering(x).detach(), evaluate(model, val, CPU)
-    recipe = Recipe(epochs=1, batch_size=16, opt='adamw', lr=2e-3, weight_decay=0.05, warmup_epochs=0,
-                    label_smoothing=0., augment=False, seed=0, workers=0)
-    history = fit(model, train, val, recipe, CPU, tmp_path / 'state', name)
+    training = Training(epochs=1, batch_size=16, lr=2e-3, warmup_epochs=0, label_smoothing=0.)
+    history = fit(model, train, val, training, CPU, tmp_path / 'state', name)
     assert history[0]['val_accuracy'] >= start + 20
     filters = [p for p in model.scattering.parameters() if p.requires_grad]
     assert bool(filters) == learnable

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from scat_zoo.train.data import Prepared, load
 from scat_zoo.train.distributed import rank
-from scat_zoo.train.loop import Recipe, evaluate, fit
+from scat_zoo.train.loop import Training, evaluate, fit
 
 
 def to_tensor(image):
@@ -31,9 +31,9 @@ def main():
     model = freeze_batch_norm_2d(model)
     data = load('sample', val_fraction=0.2)
     train, val = Prepared(data.train, 1, to_tensor), Prepared(data.val, 1, to_tensor)
-    recipe = Recipe(epochs=1, batch_size=batch_size, opt='sgd', lr=0.1, weight_decay=0., warmup_epochs=0,
-                    label_smoothing=0., augment=False, seed=0, workers=0)
-    history = fit(model, train, val, recipe, torch.device('cpu'), output / 'state', 'test')
+    training = Training(epochs=1, batch_size=batch_size, opt='sgd', lr=0.1, filter_lr=0.1, weight_decay=0.,
+                        warmup_epochs=0, label_smoothing=0.)
+    history = fit(model, train, val, training, torch.device('cpu'), output / 'state', 'test')
     assert history[0]['val_accuracy'] == evaluate(model, val, torch.device('cpu'))
     tensors = {**model.state_dict(), 'loss': torch.tensor(history[0]['loss']),
                'val_accuracy': torch.tensor(history[0]['val_accuracy'])}

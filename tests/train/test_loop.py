@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.utils.data import Dataset
 
-from scat_zoo.train.loop import Recipe, evaluate, fit
+from scat_zoo.train.loop import Training, evaluate, fit
 
 CPU = torch.device('cpu')
 
@@ -30,9 +30,8 @@ class Stripes(Dataset):
         return image + float(np.random.rand()), i % 2
 
 
-def recipe(**kwargs):
-    return Recipe(**{'epochs': 3, 'batch_size': 8, 'opt': 'adamw', 'lr': 1e-3, 'weight_decay': 0.05, 'warmup_epochs': 1,
-                     'label_smoothing': 0.1, 'augment': False, 'seed': 0, 'workers': 0, **kwargs})
+def training(**kwargs):
+    return Training(**{'epochs': 3, 'batch_size': 8, 'label_smoothing': 0.1, **kwargs})
 
 
 def create():
@@ -42,7 +41,7 @@ def create():
 
 def run(state_file, train, **kwargs):
     model = create()
-    history = fit(model, train, Stripes(8), recipe(**kwargs), CPU, state_file, 'test')
+    history = fit(model, train, Stripes(8), training(**kwargs), CPU, state_file, 'test')
     return model, history
 
 

@@ -1,0 +1,58 @@
+"""Random changes of training images, by name. All keep the image size, 'timm' aside, which crops and resizes."""
+import random
+from typing import Callable, Dict, List, Tuple
+
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor, nn
+from torchvision import transforms
+
+
+class QuarterTurn:
+    """Turn an image by 0, 90, 180 or 270 degrees."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        turn = random.choice([None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270])
+        return image if turn is None else image.transpose(turn)
+
+
+def _shift() -> transforms.RandomAffine:
+    return transforms.RandomAffine(0, translate=(0.08, 0.08))       # by whole pixels, two of 28
+
+
+# Name -> (what is done to the image, what is done to the normalised tensor).
+AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = {
+    'none': lambda: ([], []),
+    'shift-flip': lambda: ([_shift(), transforms.RandomHorizontalFlip()], []),
+    'shift-flip-erase': lambda: ([_shift(), transforms.RandomHorizontalFlip()],
+                                 [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),
+    # What leaves a texture the texture it is.
+    'turn-light': lambda: ([transforms.RandomHorizontalFlip(), QuarterTurn(),
+                            transforms.ColorJitter(brightness=0.4, saturation=0.2)], []),
+}
+NAMES = ('timm', *AUGMENTATIONS)
+
+
+def check(name: str) -> None:
+    """Refuse an unknown augmentation.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if name not in NAMES:
+        raise ValueError(f'unknown augmentation {name!r}; known: {", ".join(NAMES)}')
+
+
+def train_transform(model: nn.Module, name: str) -> Callable[[Image.Image], Tensor]:
+    """Image -> normalised tensor for training this model."""
+    check(name)
+    config = resolve_data_config({}, model=model)
+    if name == 'timm':
+        return create_transform(**config, is_training=True)
+    on_image, on_tensor = AUGMENTATIONS[name]()
+    return transforms.Compose([*on_image, *eval_transform(model).transforms, *on_tensor])
+
+
+def eval_transform(model: nn.Module) -> transforms.Compose:
+    """Image -> normalised tensor for this model, nothing random."""
+    return create_transform(**resolve_data_config({}, model=model))

@@ -1,0 +1,208 @@
+"""Running a recipe: every arm, training size and seed of it, on several processors, and the table of the results."""
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import numpy as np
+import torch
+from scipy import stats
+from timm.optim import get_optimizer_info
+from timm.utils import random_seed
+from tqdm import tqdm
+
+from . import augment, checkpoint
+from .data import Data, Prepared, check_channels, few, load, split
+from .job import create, prepare_folder, read_json, write_json
+from .loop import evaluate, fit
+from .recipes import RECIPES, Arm, Recipe
+
+
+class Run(NamedTuple):
+    """One training: an arm, the number of training images of each class (None for all), a seed."""
+    arm: str
+    per_class: Optional[int]
+    seed: int
+
+    def name(self) -> str:
+        size = '' if self.per_class is None else f'-{self.per_class}'
+        return f'{self.arm}{size}-seed{self.seed}'
+
+
+class Source(NamedTuple):
+    """Which images: the name or folder of the data, and where it lies; `select` for validation in place of the test."""
+    data: str
+    root: Optional[Path]
+    select: bool
+
+
+def run(name: str, data: Optional[str], root: Optional[Path], output: Path, select: bool, arms: List[str], jobs: int,
+        resume: bool, device: torch.device) -> None:
+    """Train all runs of the recipe `name`, and write a checkpoint for each, results.json and the table results.md.
+
+    The models are trained on all training images and tested once, after their last epoch; with `select`, they are
+    trained on a part of these and validated on the rest, and no test image is read.
+
+    Args:
+        data: folder of images, for recipes that are for those of the user.
+        arms: those to train; all if empty.
+        jobs: number of processes, with an equal share of the processors each.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, OSError: on bad input, before any training.
+        KeyboardInterrupt: after Ctrl-C; what was running goes on from there with `resume`.
+    """
+    recipe = _recipe(name)
+    source = Source(_data_name(name, recipe, data), root, select)
+    _refuse_unknown('arm', arms, recipe.arms)
+    arms = arms or list(recipe.arms)
+    loaded = _load(source)
+    for arm in arms:                                            # what models refuse, they refuse here
+        check_channels(create(recipe.arms[arm].model, recipe.arms[arm].kwargs, loaded, 0).in_chans
+                       if recipe.arms[arm].model.startswith('scat_') else loaded.input_size[0])
+        get_optimizer_info(recipe.arms[arm].training.opt)
+        augment.check(recipe.arms[arm].training.augment)
+    runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
+    for run in runs:
+        settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
+                    **run._asdict(), **asdict(_arm(recipe, run))}
+        prepare_folder(output / run.name(), settings, resume)
+    print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
+    _run_all(runs, name, source, output, jobs, device)
+    results = [read_json(output / run.name() / 'results.json') for run in runs]
+    write_json(output / 'results.json', results)
+    table = tabulate(results, list(arms), list(recipe.per_class))
+    (output / 'results.md').write_text(table)
+    print(f'{"validation" if select else "test"} accuracy in per cent\n\n{table}')
+
+
+def _arm(recipe: Recipe, run: Run) -> Arm:
+    """The arm as this run trains it."""
+    arm = recipe.arms[run.arm]
+    return replace(arm, training=replace(arm.training, seed=run.seed, **recipe.by_size.get(run.per_class, {})))
+
+
+def tabulate(results: List[Dict[str, Any]], arms: List[str], sizes: List[Optional[int]]) -> str:
+    """A table in Markdown: for each arm and size, the mean accuracy, its standard deviation over the seeds, and the
+    mean difference to the first arm, paired by seed, with its 95 % interval (Student's t)."""
+    found = {(r['arm'], r['per_class'], r['seed']): r['accuracy'] for r in results}
+    heads = ['accuracy' if size is None else f'{size} a class' for size in sizes]
+    lines = ['| filters | learned numbers | ' + ' | '.join(f'{head} | less {arms[0]}' for head in heads) + ' |',
+             '|---' * (2 + 2 * len(sizes)) + '|']
+    for arm in arms:
+        cells = [arm, f'{max(r["learned_numbers"] for r in results if r["arm"] == arm):,}']
+        for size in sizes:
+            seeds = [seed for a, s, seed in found if (a, s) == (arm, size)]
+            mine = np.array([found[arm, size, seed] for seed in seeds])
+            first = np.array([found[arms[0], size, seed] for seed in seeds])
+            cells += [_mean(mine), '' if arm == arms[0] else _difference(mine - first)]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
+def _mean(values: np.ndarray) -> str:
+    return f'{values.mean():.2f}' + (f' ± {values.std(ddof=1):.2f}' if len(values) > 1 else '')
+
+
+def _difference(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f'{values[0]:+.2f}'
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f'{values.mean():+.2f} ({values.mean() - half:+.2f} to {values.mean() + half:+.2f})'
+
+
+def _recipe(name: str) -> Recipe:
+    _refuse_unknown('recipe', [name], RECIPES)
+    return RECIPES[name]
+
+
+def _refuse_unknown(what: str, names: List[str], known: Dict[str, Any]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
+
+
+def _data_name(name: str, recipe: Recipe, data: Optional[str]) -> str:
+    if recipe.data and data and data != recipe.data:
+        raise ValueError(f'the recipe {name} is for {recipe.data}, not for --data {data}')
+    if not recipe.data and not data:
+        raise ValueError(f'the recipe {name} needs --data FOLDER: {recipe.how_to_get}')
+    return recipe.data or str(data)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(source: Source) -> Data:
+    """The images; with `select`, the validation images stand in the place of the test images, which are left out."""
+    data = load(source.data, source.root, 0.)
+    if not source.select:
+        return data
+    if data.val is not None:                                    # a folder's own
+        return data._replace(test=data.val, val=None)
+    return data._replace(test=None, val=None)
+
+
+def _run_all(runs: List[Run], recipe: str, source: Source, output: Path, jobs: int, device: torch.device) -> None:
+    todo = [run for run in runs if not (output / run.name() / 'results.json').exists()]
+    jobs = min(jobs, len(todo))
+    with tqdm(total=len(runs), initial=len(runs) - len(todo), desc='runs', unit='run', dynamic_ncols=True) as bar:
+        if jobs <= 1:
+            for run in todo:
+                run_one(run, recipe, source, output, device, line=1)
+                bar.update()
+            return
+        # Forked processes could not use a GPU, nor threads that were waiting.
+        context = multiprocessing.get_context('spawn')
+        lines = context.Queue()
+        for line in range(1, jobs + 1):
+            lines.put(line)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with concurrent.futures.ProcessPoolExecutor(jobs, context, _begin, (lines, threads)) as pool:
+            futures = [pool.submit(_run_in_worker, run, recipe, source, output, device) for run in todo]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _begin(lines: Any, threads: int) -> None:
+    """Set up a worker: its line of the terminal, its threads; Ctrl-C is for the training that runs in it."""
+    global _line
+    _line = lines.get()
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_in_worker(run: Run, recipe: str, source: Source, output: Path, device: torch.device) -> None:
+    run_one(run, recipe, source, output, device, _line)
+
+
+def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: torch.device, line: int) -> None:
+    """Train and test one model; its folder gets the checkpoint, and results.json at the very end."""
+    recipe = RECIPES[recipe_name]
+    arm, data = _arm(recipe, run), _load(source)
+    training = arm.training
+    train_images, test_images = data.train, data.test
+    if run.per_class is not None:
+        train_images = few(train_images, run.per_class, run.seed)
+    if source.select and test_images is None:
+        train_images, test_images = split(train_images, recipe.val_fraction, run.seed)
+    model = create(arm.model, arm.kwargs, data, run.seed)
+    channels = data.input_size[0]
+    train_set = Prepared(train_images, channels, augment.train_transform(model, training.augment))
+    test_set = Prepared(test_images, channels, augment.eval_transform(model))
+    folder = output / run.name()
+    random_seed(run.seed)
+    history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
+    if hasattr(model, 'scattering'):
+        checkpoint.save(model, folder / 'checkpoint', data.classes)
+    write_json(folder / 'results.json', {
+        **run._asdict(), 'accuracy': evaluate(model, test_set, device), 'images': len(train_set),
+        'learned_numbers': sum(p.numel() for p in model.parameters() if p.requires_grad), 'history': history})
+    (folder / 'state').unlink()

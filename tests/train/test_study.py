@@ -1,0 +1,132 @@
+"""Recipes: their runs resumed and on several processors, their table, their small training sets, bad input."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from scipy import stats
+
+from scat_zoo import cli
+from scat_zoo.train import augment, data, study
+from scat_zoo.train.recipes import RECIPES, SEEDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def recipe(output, *args, jobs=2):
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(
+        [sys.executable, '-m', 'scat_zoo', 'train', '--recipe', 'sample', '--output', str(output), '--jobs', str(jobs),
+         *args], env=env, capture_output=True, text=True, timeout=500, check=False)
+
+
+def test_a_recipe_on_two_processors_and_resumed_on_one(tmp_path):
+    done = recipe(tmp_path / 'runs')
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / 'runs' / 'results.json').read_text())
+    assert len(results) == 8
+    assert {(r['arm'], r['per_class'], r['seed']) for r in results} == {
+        (arm, size, seed) for arm in ('fixed', 'morlet') for size in (10, 20) for seed in SEEDS[:2]}
+    assert {r['images'] for r in results} == {100, 200}
+    assert min(r['accuracy'] for r in results) > 15                 # chance is 10
+    assert 'test accuracy in per cent' in done.stdout
+    assert (tmp_path / 'runs' / 'results.md').read_text() in done.stdout
+    assert timm.create_model(f'local-dir:{tmp_path}/runs/morlet-20-seed{SEEDS[0]}/checkpoint', pretrained=True)
+    # One run is to be done again, from a state in its middle or from its start; the others are not touched.
+    again = tmp_path / 'runs' / f'morlet-10-seed{SEEDS[1]}' / 'results.json'
+    other = tmp_path / 'runs' / f'fixed-10-seed{SEEDS[1]}' / 'results.json'
+    written = other.stat().st_mtime_ns
+    again.unlink()
+    assert 'continue it with --resume' in recipe(tmp_path / 'runs').stderr
+    done = recipe(tmp_path / 'runs', '--resume', jobs=1)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / 'runs' / 'results.json').read_text()) == results
+    assert other.stat().st_mtime_ns == written
+
+
+def test_selection_reads_no_test_image(tmp_path, monkeypatch, capsys):
+    read = []
+    load = data.load
+
+    class Forbidden:
+        def __len__(self):
+            read.append('length')
+            return 10
+
+        def __getitem__(self, i):
+            read.append(i)
+            raise AssertionError('a test image was read')
+
+    study._load.cache_clear()
+    monkeypatch.setattr(study, 'load', lambda *args: load(*args)._replace(test=Forbidden()))
+    options = ['--recipe', 'sample', '--arms', 'fixed', '--jobs', '1', '--output', str(tmp_path)]
+    assert cli.main(['train', *options, '--select']) == 0
+    study._load.cache_clear()
+    assert 'validation accuracy in per cent' in capsys.readouterr().out
+    assert not read
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert {r['images'] for r in results} == {90, 180}              # a tenth of each subset is held out
+
+
+def test_the_table_gives_paired_differences():
+    first, second = [80., 81., 83., 80.5], [81., 81.5, 84.5, 80.]
+    results = [{'arm': arm, 'per_class': 10, 'seed': seed, 'accuracy': value, 'learned_numbers': 1234}
+               for arm, values in (('a', first), ('b', second)) for seed, value in enumerate(values)]
+    *_, a, b = study.tabulate(results, ['a', 'b'], [10]).splitlines()
+    assert a == f'| a | 1,234 | {np.mean(first):.2f} ± {np.std(first, ddof=1):.2f} |  |'
+    difference = np.subtract(second, first)
+    low, high = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    assert b.endswith(f'| {difference.mean():+.2f} ({low:+.2f} to {high:+.2f}) |')
+
+
+def test_few_images_are_balanced_nested_and_seeded():
+    train = data.load('sample', val_fraction=0.).train
+    subset, larger, other = (data.few(train, n, seed) for n, seed in ((5, 3), (8, 3), (5, 4)))
+    assert np.bincount(subset.targets).tolist() == [5] * 10
+    assert set(subset.indices) < set(larger.indices)
+    assert set(subset.indices) != set(other.indices)
+    of_class = np.flatnonzero(np.asarray(train.targets) == 7)
+    assert set(of_class[np.random.RandomState(3).permutation(100)[:5]]) <= set(subset.indices)
+    with pytest.raises(ValueError, match='at least 101 images of each class, class 0 has 100'):
+        data.few(train, 101, 0)
+
+
+@pytest.mark.parametrize('name', augment.NAMES)
+def test_augmentations_change_images_and_keep_their_size(name):
+    model = timm.create_model('scat_linear', img_size=16)
+    image, _ = data.load('sample').train[0]
+    transform = augment.train_transform(model, name)
+    torch.manual_seed(0)
+    tensors = [transform(data.with_channels(image.resize((16, 16)), 3)) for _ in range(8)]
+    assert {t.shape for t in tensors} == {(3, 16, 16)}
+    assert all(torch.equal(t, tensors[0]) for t in tensors) == (name == 'none')
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
+    made = RECIPES[name]
+    assert len(made.selection) > 5
+    assert bool(made.data) != bool(made.how_to_get)
+    for arm in made.arms.values():
+        kwargs = {'num_classes': 10, 'in_chans': 1} | ({'img_size': 28} if arm.model.startswith('scat_') else {})
+        assert timm.create_model(arm.model, device='meta', **{**kwargs, **arm.kwargs})
+        augment.check(arm.training.augment)
+
+
+@pytest.mark.parametrize(('args', 'phrase'), [
+    (['--recipe', 'nothing'], "unknown recipe 'nothing'; known: sample"),
+    (['--recipe', 'sample', '--arms', 'nothing'], "unknown arm 'nothing'; known: fixed, morlet"),
+    (['--recipe', 'sample', '--lr', '0.5'], '--lr has no effect on a recipe'),
+    (['--recipe', 'sample', '--data', 'cifar10'], 'the recipe sample is for sample, not for --data cifar10'),
+    (['--recipe', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
+    (['--recipe', 'textures'], 'needs --data FOLDER'),
+])
+def test_bad_input(args, phrase, tmp_path, capsys):
+    assert cli.main(['train', *args, '--output', str(tmp_path / 'run')]) == 2
+    assert phrase in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
