@@ -218,8 +218,7 @@ class ScatteringStem(nn.Module):
 @torch.fx.wrap
 def scattering_map(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], scales: List[int], L: int, max_order: int,
                    in_chans: int) -> Tensor:
-    """(B, C, H, W) -> (B, paths * C, h, w)."""
+    """(B, C, H, W) -> (B, maps * C, h, w)."""
     if x.dim() != 4 or x.shape[1] != in_chans:
         raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {x.shape}')
-    s = several.scattering2d(x.contiguous(), phi, psi, scales, L, max_order)    # (B, C, paths, h, w)
-    return s.transpose(1, 2).flatten(1, 2)
+    return several.scattering2d(x.contiguous(), phi, psi, scales, L, max_order).flatten(1, 2)

@@ -8,7 +8,6 @@ scales in one list, scale after scale and each by level, since the finest levels
 from typing import List, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import fast, geometry, transform
@@ -42,36 +41,35 @@ def by_scale(phi: List[Tensor]) -> List[List[Tensor]]:
 
 def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], scales: List[int], L: int,
                  max_order: int) -> Tensor:
-    """Coefficients of all scales.
+    """Coefficients of all scales, path-major.
 
     Args:
-        x: images (..., H, W).
+        x: images (B, C, H, W).
         phi, psi: as a bank gives them; see `by_scale` and `transform.scattering2d`.
         scales: from J downwards.
         L: number of orientations.
         max_order: 0, 1 or 2.
 
     Returns:
-        (..., maps, H / 2^J, W / 2^J), the maps of `groups`.
+        (B, maps, C, H / 2^J, W / 2^J), the maps of `groups`.
     """
     J, low_passes = scales[0], by_scale(phi)
-    s = fast.scattering2d(x, low_passes[0], psi, J, max_order, False)           # (..., paths, h, w)
+    s = fast.scattering2d(x, low_passes[0], psi, J, max_order, False).transpose(1, 2)   # (B, paths, C, h, w)
     if len(scales) == 1:
         return s
-    height, width = x.shape[-2], x.shape[-1]
+    orders = [list(s.split(geometry.order_counts(J, L, max_order), 1))]         # of each scale
     M, N = phi[0].shape[0], phi[0].shape[1]
-    padded = transform.pad(x.reshape([-1, height, width]), M, N)
-    padded = padded.reshape(x.shape[:-2] + padded.shape[-2:])
-    orders = [list(s.split(geometry.order_counts(J, L, max_order), -3))]        # of each scale
+    x = transform.pad(x.flatten(0, 1), M, N).reshape([x.shape[0], x.shape[1], M, N])
     for scale, low_pass in zip(scales[1:], low_passes[1:]):
         k = 1 << (J - scale)
-        s = fast.scattering2d(padded, low_pass, psi[:scale], scale, max_order, True)
-        # One cell of the coarse grid is padding on either side; one of its own the transform has left out already.
-        s = s[..., k - 1:s.shape[-2] - k + 1, k - 1:s.shape[-1] - k + 1]        # (..., paths, k h, k w)
-        counts = [n * k * k for n in geometry.order_counts(scale, L, max_order)]
-        orders.append(list(F.pixel_unshuffle(s, k).split(counts, -3)))          # (..., paths k k, h, w)
+        s = fast.scattering2d(x, low_pass, psi[:scale], scale, max_order, True)
+        # On each side one cell of the coarse grid is padding, of which the transform has left out one fine cell.
+        s = s[..., k - 1:s.shape[-2] - k + 1, k - 1:s.shape[-1] - k + 1]        # (B, C, paths, k h, k w)
+        s = s.unflatten(-2, [s.shape[-2] // k, k]).unflatten(-1, [s.shape[-1] // k, k])     # (..., h, k, w, k)
+        s = s.permute([0, 2, 4, 6, 1, 3, 5]).flatten(1, 3)                      # (B, paths k k, C, h, w)
+        orders.append(list(s.split([k * k * n for n in geometry.order_counts(scale, L, max_order)], 1)))
     in_order: List[Tensor] = []
     for order in range(max_order + 1):
         for maps in orders:
             in_order.append(maps[order])
-    return torch.cat(in_order, -3)
+    return torch.cat(in_order, 1)
