@@ -166,8 +166,8 @@ class ScatteringStem(nn.Module):
         B is that of all levels on which filters are read, A that of the finest. B <= 1 certifies that coefficients are
         never further apart than the padded images are, in plain l2 norm over all channels; in general they are at most
         sqrt(B max(B, 1)^max_order) times as far apart. The proof stands in `scat_zoo.scattering.frame`. The sum counts
-        the low-passes of all scales, so that this holds for all channels together; for k scales B is thus about k, and
-        `nonexpansive` divides by about sqrt(k) more.
+        the low-passes of all scales, so that this holds for all channels together: for k scales B is about k, unless
+        `nonexpansive` divides them by sqrt(k).
 
         Args:
             image_size: (H, W), `img_size` unless given.

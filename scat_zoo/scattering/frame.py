@@ -24,7 +24,8 @@ together are at most b^2 D. So the squared distance of all coefficients is at mo
 sqrt(B b^max_order)-Lipschitz in the padded image, and 1-Lipschitz if B <= 1. The bound is not attained: sampling every
 2^J pixels keeps about 2^-J of the norm of what the last low-pass leaves, and so does the greatest ratio one can find.
 
-At the zero frequency each low-pass is about 1, so for k scales B is about k at least.
+At the zero frequency the tight frame's low-passes are about 1, so for k scales B is about k at least. Divided by
+sqrt(k), together they weigh what one does.
 """
 import math
 from typing import List, Tuple

@@ -40,7 +40,8 @@ class MorletBank(nn.Module):
         init: 'tight_frame' or 'random'.
         nonexpansive: in every forward, divide all filters by what brings the greatest Littlewood-Paley sum down to 1
             (see `frame`). It is that of all levels, whatever max_order, and above 1: the low-pass alone has
-            (pi / 3.1415)^2 at the zero frequency, and every further scale adds that again.
+            (pi / 3.1415)^2 at the zero frequency. Of k scales, each low-pass is divided by sqrt(k) first: together
+            they then weigh what one does, and the wavelets need not make room for them.
         scales: as for `banks.FixedBank`.
     """
     theta: Tensor
@@ -161,6 +162,8 @@ def morlet_filters(x: Tensor, theta: Tensor, xi: Tensor, sigma: Tensor, slant: T
     hat = morlet.morlets(padded_size(x, J), J, widths.flatten(), angles.flatten(), frequencies.flatten(),
                          slants.flatten(), morlet.aliases(L), scales)                   # (scales + J * L, M, N)
     if limit is not None:
+        if len(scales) > 1:
+            hat = torch.cat([hat[:len(scales)] / math.sqrt(len(scales)), hat[len(scales):]])
         phi, psi = level_filters(hat, J, L, 2, scales)
         hat = hat * (limit.to(hat) / frame.upper_bound(phi, psi)).sqrt()
     hat = hat.to(device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)

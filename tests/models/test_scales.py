@@ -277,6 +277,16 @@ def test_frame_bounds_count_every_low_pass():
             assert stem.frame_bounds((40, 24))[1] <= 1 + 1e-12
 
 
+def test_nonexpansive_divides_the_low_passes_and_spares_the_wavelets():
+    options = {'img_size': (16, 16), 'parametrization': 'morlet', 'nonexpansive': True, 'dtype': torch.float64}
+    phi, psi = ScatteringStem(2, scales=(1, 2), **options).filters()
+    _, alone = ScatteringStem(2, **options).filters()
+    one, other = (levels[0] for levels in by_scale(phi))
+    assert 0.8 < one[0, 0] ** 2 + other[0, 0] ** 2 <= 1
+    assert one[0, 0].item() == pytest.approx(other[0, 0].item(), rel=1e-12)
+    assert psi[1][0].max() > 0.9 * alone[1][0].max()
+
+
 def test_the_filters_of_every_scale_learn():
     model = create(learnable=True).train()
     before = {name: p.detach().clone() for name, p in model.scattering.named_parameters()}
