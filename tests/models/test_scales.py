@@ -283,7 +283,7 @@ def test_nonexpansive_divides_the_low_passes_and_spares_the_wavelets():
     _, alone = ScatteringStem(2, **options).filters()
     one, other = (levels[0] for levels in by_scale(phi))
     assert 0.8 < one[0, 0] ** 2 + other[0, 0] ** 2 <= 1
-    assert one[0, 0].item() == pytest.approx(other[0, 0].item(), rel=1e-12)
+    assert one[0, 0].item() == pytest.approx(other[0, 0].item(), rel=1e-4)     # but for the aliases of one
     assert psi[1][0].max() > 0.9 * alone[1][0].max()
 
 
