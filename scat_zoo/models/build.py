@@ -72,7 +72,7 @@ def _with_filters(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, 
         return state_dict
     analytic = ScatteringStem(
         scattering.J, scattering.L, scattering.max_order, scattering.in_chans, scattering.img_size, learnable=True,
-        parametrization=scattering.parametrization, nonexpansive=scattering.nonexpansive)
+        parametrization=scattering.parametrization, nonexpansive=scattering.nonexpansive, scales=scattering.scales)
     return {**state_dict, **{f'scattering.{key}': value for key, value in analytic.state_dict().items()}}
 
 
@@ -82,10 +82,15 @@ def _with_channels(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str,
     Norms take the mean over the old channels. The layer spreads the sum of its weights over the new ones, so that a
     grey image gives the same in one channel or repeated in three.
     """
-    lowest = state_dict.get('norm.orders.0.norm.weight')            # order 0 is one path: a value for each channel
-    if lowest is None or len(lowest) == model.in_chans:
+    new = model.in_chans
+    groups = [channels // new for channels in model.scattering.order_channels()]
+    norms = [state_dict.get(f'norm.orders.{order}.norm.weight') for order in range(len(groups))]
+    if any(norm is None for norm in norms):
         return state_dict
-    old, new = len(lowest), model.in_chans
+    old = len(norms[0]) // groups[0]
+    # Other paths or scales than the model's are no matter of image channels, and loading them will say so.
+    if old in (0, new) or [len(norm) for norm in norms] != [old * count for count in groups]:
+        return state_dict
     adapted = dict(state_dict)
     for key, value in state_dict.items():
         if key.startswith('norm.') and value.dim() == 1:            # (paths * old,)

@@ -38,6 +38,7 @@ class ScatLinear(Freezing):
         parametrization: what is learned of the filters: 'pixelwise', 'morlet' or 'equivariant'; see `ScatteringStem`.
         init: 'tight_frame', the fixed filters, or 'random'.
         nonexpansive: 'morlet' and 'equivariant' only: keep the scattering 1-Lipschitz in the padded images.
+        scales: log-2 of the scales at which paths are low-passed, J among them; J alone unless given.
         log_floor: orders 1 and 2 enter the norm as log(S / mean + log_floor); 0 for no logarithm.
         global_pool: 'flat' (flatten the feature map), timm's pool types, or '' for none.
         head_hidden_size: width of a hidden layer before the classifier, 0 for none.
@@ -57,6 +58,7 @@ class ScatLinear(Freezing):
             parametrization: str = 'pixelwise',
             init: str = 'tight_frame',
             nonexpansive: bool = False,
+            scales: Optional[Tuple[int, ...]] = None,
             log_floor: float = 0.1,
             global_pool: str = 'flat',
             head_hidden_size: int = 0,
@@ -72,7 +74,8 @@ class ScatLinear(Freezing):
         self.grad_checkpointing = False
 
         self.scattering = ScatteringStem(
-            J, L, max_order, in_chans, img_size, learnable, frozen_filters, parametrization, init, nonexpansive, **dd)
+            J, L, max_order, in_chans, img_size, learnable, frozen_filters, parametrization, init, nonexpansive,
+            scales, **dd)
         channels = self.scattering.order_channels()
         self.norm = ScatteringNorm(channels, log_floor, **dd)
         self.feature_info = [

@@ -37,6 +37,7 @@ class ScatResNet(Freezing):
         parametrization: what is learned of the filters: 'pixelwise', 'morlet' or 'equivariant'; see `ScatteringStem`.
         init: 'tight_frame', the fixed filters, or 'random'.
         nonexpansive: 'morlet' and 'equivariant' only: keep the scattering 1-Lipschitz in the padded images.
+        scales: log-2 of the scales at which paths are low-passed, J among them; J alone unless given.
         channels: width of each stage; the convolution before them has the width of the first.
         depths: number of residual blocks of each stage.
         strides: stride of each stage.
@@ -60,6 +61,7 @@ class ScatResNet(Freezing):
             parametrization: str = 'pixelwise',
             init: str = 'tight_frame',
             nonexpansive: bool = False,
+            scales: Optional[Tuple[int, ...]] = None,
             channels: Tuple[int, ...] = (64, 128),
             depths: Tuple[int, ...] = (2, 3),
             strides: Tuple[int, ...] = (1, 2),
@@ -81,7 +83,7 @@ class ScatResNet(Freezing):
 
         self.scattering = ScatteringStem(
             J, L, max_order, in_chans, to_2tuple(img_size), learnable, frozen_filters, parametrization, init,
-            nonexpansive, **dd)
+            nonexpansive, scales, **dd)
         orders = self.scattering.order_channels()
         self.norm = ScatteringNorm(orders, log_floor, **dd)
         width, stride, dilation = channels[0], 2 ** J, 1

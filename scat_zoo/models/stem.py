@@ -1,21 +1,29 @@
 """The scattering front end of every architecture: images to a feature map whose channels are scattering paths."""
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..scattering import fast, frame, geometry, morlet, parametric
+from ..scattering import frame, geometry, morlet, parametric
+from ..scattering import scales as several
 from ..scattering.banks import FixedBank, PixelwiseBank
 
 
 class Channel(NamedTuple):
-    """An output channel: its scattering path, as in `geometry.Path`, and the image channel that it comes from."""
+    """An output channel: its scattering path, as in `geometry.Path`, the image channel that it comes from, and where.
+
+    It is low-passed at `scale` (log-2), and of the 2^(J - scale) x 2^(J - scale) samples in a cell of the feature map
+    it is that of row dy and column dx. The first, (0, 0), is where the channels of scale J are.
+    """
     order: int
     j1: Optional[int]
     theta1: Optional[int]
     j2: Optional[int]
     theta2: Optional[int]
     colour: int
+    scale: int
+    dy: int
+    dx: int
 
 
 class ScatteringStem(nn.Module):
@@ -39,6 +47,9 @@ class ScatteringStem(nn.Module):
         init: 'tight_frame' (the fixed filters) or 'random'. Random filters that are not learnable are frozen.
         nonexpansive: 'morlet' and 'equivariant' only: divide the filters so that coefficients are never further apart
             than the padded images, however they are trained; see `frame_bounds`.
+        scales: log-2 of the scales to low-pass at, J among them; J alone unless given. A path of scale s, whose
+            wavelets are j < s, has a grid 2^(J - s) times as fine, and so 4^(J - s) channels a colour. Channels are
+            by order, then scale (descending), path, dy, dx (see `Channel`) and colour.
 
     Raises:
         ValueError: if an option is out of range, or img_size below 2^J.
@@ -52,9 +63,11 @@ class ScatteringStem(nn.Module):
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
                  parametrization: str = 'pixelwise', init: str = 'tight_frame', nonexpansive: bool = False,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+                 scales: Optional[Sequence[int]] = None, device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         geometry.check(J, L, max_order)
+        self.scales = geometry.check_scales(scales, J)
         parametric.check(parametrization, init, nonexpansive)
         if 2 ** J > min(img_size):
             raise ValueError(f'J={J} needs images of at least {2 ** J} pixels a side, img_size is {img_size}')
@@ -63,7 +76,7 @@ class ScatteringStem(nn.Module):
         if learnable or frozen_filters or init != 'tight_frame' or nonexpansive:
             self.bank = self._bank(parametrization, learnable, init, nonexpansive, device, dtype)
         else:
-            self.bank = FixedBank(J, L, img_size, max_order, device, dtype)
+            self.bank = FixedBank(J, L, img_size, max_order, device, dtype, self.scales)
 
     @property
     def learnable(self) -> bool:
@@ -87,13 +100,14 @@ class ScatteringStem(nn.Module):
 
     @property
     def paths(self) -> List[geometry.Path]:
-        """The path of each group of `in_chans` output channels."""
-        return geometry.paths(self.J, self.L, self.max_order)
+        """The path of each group of `in_chans` output channels; with several scales, `channels` tells them apart."""
+        return [group.path for group in several.groups(self.scales, self.L, self.max_order)]
 
     @property
     def channels(self) -> List[Channel]:
         """What each output channel is."""
-        return [Channel(*path, colour) for path in self.paths for colour in range(self.in_chans)]
+        return [Channel(*path, colour, *place) for path, *place in several.groups(self.scales, self.L, self.max_order)
+                for colour in range(self.in_chans)]
 
     def order_channels(self) -> List[int]:
         """Number of output channels of each order that has any."""
@@ -120,13 +134,15 @@ class ScatteringStem(nn.Module):
             return
         phi, psi = self.filters()
         bank = PixelwiseBank(self.J, self.L, self.img_size, self.max_order, self.learnable, device=phi[0].device,
-                             dtype=next(iter(self.bank.state_dict().values()), phi[0]).dtype)
+                             dtype=next(iter(self.bank.state_dict().values()), phi[0]).dtype, scales=self.scales)
         bank.copy_filters(phi, psi)
         self.bank = bank
 
     @torch.no_grad()
     def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Tuple[List[Tensor], List[List[Tensor]]]:
         """The present filters in Fourier for images (H, W), `img_size` unless given: phi by level, psi by j and level.
+
+        With several scales, phi has the levels of scale J, then those of the next scale, and so on.
 
         Raises:
             ValueError: if the filters are tied to another size.
@@ -149,7 +165,9 @@ class ScatteringStem(nn.Module):
 
         B is that of all levels on which filters are read, A that of the finest. B <= 1 certifies that coefficients are
         never further apart than the padded images are, in plain l2 norm over all channels; in general they are at most
-        sqrt(B max(B, 1)^max_order) times as far apart. The proof stands in `scat_zoo.scattering.frame`.
+        sqrt(B max(B, 1)^max_order) times as far apart. The proof stands in `scat_zoo.scattering.frame`. The sum counts
+        the low-passes of all scales, so that this holds for all channels together: for k scales B is about k, unless
+        `nonexpansive` divides them by sqrt(k).
 
         Args:
             image_size: (H, W), `img_size` unless given.
@@ -166,13 +184,14 @@ class ScatteringStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         phi, psi = self.bank(x)
-        return scattering_map(x, phi, psi, self.J, self.max_order, self.in_chans)
+        return scattering_map(x, phi, psi, self.scales, self.L, self.max_order, self.in_chans)
 
     def _bank(self, parametrization: str, learnable: bool, init: str, nonexpansive: bool,
               device: Optional[torch.device], dtype: Optional[torch.dtype]) -> nn.Module:
         options = {'nonexpansive': True} if nonexpansive else {}
         return parametric.PARAMETRIZATIONS[parametrization](
-            self.J, self.L, self.img_size, self.max_order, learnable, init, device, dtype, **options)
+            self.J, self.L, self.img_size, self.max_order, learnable, init, device, dtype, scales=self.scales,
+            **options)
 
     def _bank_like_fixed(self, parametrization: str, learnable: bool, nonexpansive: bool = False) -> nn.Module:
         hat = self.bank.hat
@@ -191,15 +210,15 @@ class ScatteringStem(nn.Module):
         mode = 'fixed' if isinstance(self.bank, FixedBank) else 'learnable' if self.learnable else 'frozen'
         if mode != 'fixed':
             mode += f', parametrization={self.parametrization}'
-        return f'J={self.J}, L={self.L}, max_order={self.max_order}, in_chans={self.in_chans}, ' \
+        scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
+        return f'J={self.J}, L={self.L}, max_order={self.max_order}{scales}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 
 
 @torch.fx.wrap
-def scattering_map(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
+def scattering_map(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], scales: List[int], L: int, max_order: int,
                    in_chans: int) -> Tensor:
-    """(B, C, H, W) -> (B, paths * C, h, w)."""
+    """(B, C, H, W) -> (B, maps * C, h, w)."""
     if x.dim() != 4 or x.shape[1] != in_chans:
         raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {x.shape}')
-    s = fast.scattering2d(x.contiguous(), phi, psi, J, max_order, False)     # (B, C, paths, h, w)
-    return s.transpose(1, 2).flatten(1, 2)
+    return several.scattering2d(x.contiguous(), phi, psi, scales, L, max_order).flatten(1, 2)

@@ -2,7 +2,8 @@
 
 `FixedBank` is analytic: kymatio's tight frame, at whatever size comes. `PixelwiseBank` stores every value of every
 filter that the transform reads, as parameters or as buffers, for one image size. Banks that learn the numbers behind
-the wavelets are in `parametric`. Calling a bank on images gives `(phi, psi)` as `transform.scattering2d` takes them.
+the wavelets are in `parametric`. Calling a bank on images gives `(phi, psi)` as `transform.scattering2d` takes them;
+with more than one scale to low-pass at, the phi of all, scale after scale (see `scales`).
 """
 import functools
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -21,21 +22,25 @@ class FixedBank(nn.Module):
         L: number of orientations.
         image_size: (H, W) for which filters are kept ready.
         max_order: highest order of scattering whose filters are given out.
+        scales: log-2 of the scales of the low-passes, J among them; J alone unless given.
     """
 
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None,
+                 scales: Optional[Sequence[int]] = None) -> None:
         super().__init__()
         self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
+        self.scales = geometry.check_scales(scales, J)
         M, N = geometry.padded_size(image_size[0], image_size[1], J)
+        hat = torch.empty(len(self.scales) + J * L, M, N, device=device, dtype=dtype)
         # A buffer and not a cache, so that a scripted or exported model finds the filters there as constants.
-        self.register_buffer('hat', torch.empty(1 + J * L, M, N, device=device, dtype=dtype), persistent=False)
+        self.register_buffer('hat', hat, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the filters anew."""
         M, N = self.hat.shape[-2:]
-        self.hat.copy_(_cached_filter_bank(M, N, self.J, self.L, self.hat.dtype, self.hat.device))
+        self.hat.copy_(_cached_filter_bank(M, N, tuple(self.scales), self.L, self.hat.dtype, self.hat.device))
 
     def init_non_persistent_buffers(self) -> None:
         """What timm and transformers call once a model built on the meta device has memory."""
@@ -58,7 +63,7 @@ class FixedBank(nn.Module):
         return morlet.describe(*morlet.tight_frame(self.J, self.L, torch.device('cpu')))
 
     def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
-        return analytic_filters(x, self.hat, self.J, self.L, self.max_order)
+        return analytic_filters(x, self.hat, self.scales, self.L, self.max_order)
 
     def extra_repr(self) -> str:
         return f'J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}'
@@ -84,40 +89,41 @@ class Filter(nn.Module):
 class PixelwiseBank(nn.Module):
     """Every filter that the transform reads, at every level a tensor of its own, for one image size.
 
-    State-dict keys are `phi.level{l}.hat` and `psi.j{j}_theta{t}_level{l}.hat`, whether learnable or not.
+    State-dict keys are `phi.level{l}.hat`, `phi.scale{s}_level{l}.hat` for the low-passes of scales s < J, and
+    `psi.j{j}_theta{t}_level{l}.hat`, whether learnable or not.
 
     Args:
-        J, L, image_size, max_order: as for `FixedBank`.
+        J, L, image_size, max_order, scales: as for `FixedBank`.
         learnable: whether the filters are parameters or buffers.
         init: 'tight_frame', or 'random' for Morlet wavelets drawn at random.
     """
 
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2, learnable: bool = True,
                  init: str = 'tight_frame', device: Optional[torch.device] = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
+                 dtype: Optional[torch.dtype] = None, scales: Optional[Sequence[int]] = None) -> None:
         super().__init__()
         self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
-        self.learnable, self.init = learnable, init
+        self.learnable, self.init, self.scales = learnable, init, geometry.check_scales(scales, J)
         hat = self._start(torch.empty(0, device=device, dtype=dtype))
-        phi, psi = _stored_filters(J, L, max_order)
+        phi, psi = _stored_filters(self.scales, L, max_order)
         self.phi = nn.ModuleDict(
             {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in phi.items()})
         self.psi = nn.ModuleDict(
             {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in psi.items()})
 
     def _start(self, like: Tensor) -> Tensor:
-        """Initial filters (1 + J * L, M, N) at the finest level, of this type and on this device."""
+        """Initial filters (scales + J * L, M, N) at the finest level, of this type and on this device."""
         M, N = geometry.padded_size(self.image_size[0], self.image_size[1], self.J)
         if self.init == 'random' and not like.is_meta:
             drawn = [numbers.flatten() for numbers in morlet.random_wavelets(self.J, self.L)]
-            return morlet.morlets((M, N), self.J, *drawn, morlet.aliases(self.L)).to(like)
-        return _cached_filter_bank(M, N, self.J, self.L, like.dtype, like.device)
+            return morlet.morlets((M, N), self.J, *drawn, morlet.aliases(self.L), self.scales).to(like)
+        return _cached_filter_bank(M, N, tuple(self.scales), self.L, like.dtype, like.device)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Give every filter its initial value again, or another random one."""
         hat = self._start(self.phi['level0'].hat.detach())
-        phi, psi = _stored_filters(self.J, self.L, self.max_order)
+        phi, psi = _stored_filters(self.scales, self.L, self.max_order)
         for name, (i, level) in phi.items():
             self.phi[name].hat.copy_(crop(hat[i], level))
         for name, (i, level) in psi.items():
@@ -126,8 +132,8 @@ class PixelwiseBank(nn.Module):
     @torch.no_grad()
     def copy_filters(self, phi: List[Tensor], psi: List[List[Tensor]]) -> None:
         """Take over the filters that another bank gives for images of this size."""
-        for level, hat in enumerate(phi):
-            self.phi[f'level{level}'].hat.copy_(hat)
+        for low_pass, hat in zip(self.phi.values(), phi):
+            low_pass.hat.copy_(hat)
         for j, levels in enumerate(psi):
             for level, wavelets in enumerate(levels):
                 for t, hat in enumerate(wavelets):
@@ -155,7 +161,7 @@ class PixelwiseBank(nn.Module):
             finest = filters[name.replace(f'level{level}', 'level0')]
             return Filter(crop(finest.hat.detach(), level).clone(), self.learnable)
 
-        phi, psi = _stored_filters(self.J, self.L, max_order)
+        phi, psi = _stored_filters(self.scales, self.L, max_order)
         self.phi = nn.ModuleDict({name: keep(self.phi, name, level) for name, (_, level) in phi.items()})
         self.psi = nn.ModuleDict({name: keep(self.psi, name, level) for name, (_, level) in psi.items()})
         self.max_order = max_order
@@ -177,29 +183,33 @@ class PixelwiseBank(nn.Module):
                f'{count} {state} filters)'
 
 
-def _stored_filters(J: int, L: int, max_order: int) -> Tuple[Dict[str, Tuple[int, int]], Dict[str, Tuple[int, int]]]:
+def _stored_filters(scales: List[int], L: int,
+                    max_order: int) -> Tuple[Dict[str, Tuple[int, int]], Dict[str, Tuple[int, int]]]:
     """Name of every phi and psi that is read -> (its place in `morlet.filter_bank`, its level), in state-dict order."""
-    phi = {f'level{level}': (0, level) for level in range(geometry.phi_levels(J, max_order))}
-    psi = {f'j{j}_theta{t}_level{level}': (1 + j * L + t, level)
+    J, low = scales[0], len(scales)
+    phi = {f'{f"scale{s}_" if s < J else ""}level{level}': (i, level)
+           for i, s in enumerate(scales) for level in range(geometry.phi_levels(s, max_order))}
+    psi = {f'j{j}_theta{t}_level{level}': (low + j * L + t, level)
            for j in range(J) for t in range(L) for level in range(geometry.psi_levels(j, max_order))}
     return phi, psi
 
 
 @torch.fx.wrap
-def analytic_filters(x: Tensor, hat: Tensor, J: int, L: int,
+def analytic_filters(x: Tensor, hat: Tensor, scales: List[int], L: int,
                      max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
     """Filters (phi, psi) for images x (..., H, W), all levels cropped from `hat` where it has the padded size of x."""
+    J = scales[0]
     M, N = padded_size(x, J)
     if hat.shape[1] != M or hat.shape[2] != N:
         dtype = torch.float64 if hat.dtype == torch.float64 else torch.float32
         if torch.jit.is_scripting():
-            hat = morlet.filter_bank((M, N), J, L, dtype, hat.device)
+            hat = morlet.filter_bank((M, N), J, L, dtype, hat.device, scales)
         else:
             # A tensor subclass may be fake, and must not get into the cache.
             plain = type(hat) is Tensor and not torch.compiler.is_compiling()
             build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
-            hat = build(M, N, J, L, dtype, hat.device)
-    return level_filters(hat, J, L, max_order)
+            hat = build(M, N, tuple(scales), L, dtype, hat.device)
+    return level_filters(hat, J, L, max_order, scales)
 
 
 def padded_size(x: Tensor, J: int) -> Tuple[int, int]:
@@ -211,12 +221,16 @@ def padded_size(x: Tensor, J: int) -> Tuple[int, int]:
     return geometry.padded_size(height, width, J)
 
 
-def level_filters(hat: Tensor, J: int, L: int, max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
-    """Filters (phi, psi) of a bank (1 + J * L, M, N) whose coarser levels are the crops of the finest one."""
-    phi = [crop(hat[0], level) for level in range(geometry.phi_levels(J, max_order))]
+def level_filters(hat: Tensor, J: int, L: int, max_order: int,
+                  scales: Optional[List[int]] = None) -> Tuple[List[Tensor], List[List[Tensor]]]:
+    """Filters (phi, psi) of a bank (scales + J * L, M, N) whose coarser levels are the crops of the finest one."""
+    phi: List[Tensor] = []
+    low = [J] if scales is None else scales
+    for i, scale in enumerate(low):
+        phi += [crop(hat[i], level) for level in range(geometry.phi_levels(scale, max_order))]
     psi: List[List[Tensor]] = []
     for j in range(J):
-        wavelets = hat[1 + j * L:1 + (j + 1) * L]
+        wavelets = hat[len(low) + j * L:len(low) + (j + 1) * L]
         psi.append([crop(wavelets, level) for level in range(geometry.psi_levels(j, max_order))])
     return phi, psi
 
@@ -263,7 +277,8 @@ def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[s
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_filter_bank(M: int, N: int, J: int, L: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cached_filter_bank(M: int, N: int, scales: Tuple[int, ...], L: int, dtype: torch.dtype,
+                        device: torch.device) -> Tensor:
     # A function of its arguments alone, so it can't go stale; nobody may write into the result.
     with torch.inference_mode(False), torch.no_grad():
-        return morlet.filter_bank((M, N), J, L, dtype, device)
+        return morlet.filter_bank((M, N), scales[0], L, dtype, device, list(scales))

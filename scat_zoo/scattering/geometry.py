@@ -1,6 +1,6 @@
 """Padding, output size, the table of scattering paths, and which filter is read at which level. Plain integers."""
 import numbers
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 
 class Path(NamedTuple):
@@ -34,6 +34,11 @@ def paths(J: int, L: int, max_order: int) -> List[Path]:
     return table
 
 
+def order_counts(J: int, L: int, max_order: int) -> List[int]:
+    """Number of paths of each order up to max_order."""
+    return [1, J * L, J * (J - 1) // 2 * L * L][:max_order + 1]
+
+
 def phi_levels(J: int, max_order: int) -> int:
     """Number of levels at which phi is read; level l works at resolution 2^-l."""
     return J if max_order >= 1 else 1
@@ -60,3 +65,18 @@ def check(J: int, L: int, max_order: int) -> None:
         raise ValueError(f'J and L must be at least 1, got J={J}, L={L}')
     if max_order not in (1, 2):
         raise ValueError(f'max_order must be 1 or 2, got {max_order}')
+
+
+def check_scales(scales: Optional[Sequence[int]], J: int) -> List[int]:
+    """The scales of the low-passes in descending order, [J] for None.
+
+    Raises:
+        ValueError: if they are no distinct integers from 1 to J with J among them.
+    """
+    if scales is None:
+        return [J]
+    found = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
+    integers = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
+    if not integers or J not in found or len(set(found)) < len(found) or min(found) < 1 or max(found) > J:
+        raise ValueError(f'scales must be distinct integers from 1 to J={J}, J itself among them, got {scales!r}')
+    return sorted((int(s) for s in found), reverse=True)

@@ -11,7 +11,7 @@ envelope (xi = 0) that makes its mean zero (Bruna and Mallat, Invariant Scatteri
 Everything here compiles with TorchScript, since a scripted model rebuilds its bank for an unforeseen image size.
 """
 import math
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -126,17 +126,23 @@ def _periods(size: int, centre: Tensor, aliases: int) -> Tensor:
 
 
 def morlets(size: Tuple[int, int], J: int, sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor,
-            aliases: int) -> Tensor:
-    """The low-pass filter of scale 2^J and any Morlet wavelets: (1 + K, M, N), as `filter_bank` gives them.
+            aliases: int, scales: Optional[List[int]] = None) -> Tensor:
+    """The low-pass filters and any Morlet wavelets: (scales + K, M, N), as `filter_bank` gives them.
 
-    Arguments as for `gabors`; each wavelet is exactly zero at the zero frequency.
+    Other arguments as for `gabors`; each wavelet is exactly zero at the zero frequency.
     """
-    count = sigma.shape[0]
-    zero, one = torch.zeros_like(xi), torch.ones_like(xi[:1])
-    hats = gabors(size, torch.cat([0.8 * 2.0 ** (J - 1) * one, sigma, sigma]), torch.cat([0.0 * one, theta, theta]),
+    low, count = [J] if scales is None else scales, sigma.shape[0]
+    zero, one = torch.zeros_like(xi), torch.ones_like(xi[:1]).expand(len(low))
+    widths = torch.cat([lowpass_width(scale) * one[:1] for scale in low])
+    hats = gabors(size, torch.cat([widths, sigma, sigma]), torch.cat([0.0 * one, theta, theta]),
                   torch.cat([0.0 * one, xi, zero]), torch.cat([one, slant, slant]), aliases)
-    gabor, envelope = hats[1:1 + count], hats[1 + count:]
-    return torch.cat([hats[:1], gabor - gabor[:, :1, :1] * (envelope / envelope[:, :1, :1])])
+    gabor, envelope = hats[len(low):len(low) + count], hats[len(low) + count:]
+    return torch.cat([hats[:len(low)], gabor - gabor[:, :1, :1] * (envelope / envelope[:, :1, :1])])
+
+
+def lowpass_width(scale: int) -> float:
+    """Standard deviation in pixels of the low-pass of scale 2^scale."""
+    return 0.8 * 2.0 ** (scale - 1)
 
 
 def narrowest(L: int) -> float:
@@ -179,8 +185,9 @@ def describe(sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor) -> List[Wa
     return [Wavelet(j, t, *numbers) for j, row in enumerate(rows) for t, numbers in enumerate(row)]
 
 
-def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The low-pass filter and the J * L wavelets of kymatio's tight frame, at full resolution, in Fourier.
+def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, device: torch.device,
+                scales: Optional[List[int]] = None) -> Tensor:
+    """The low-pass filters and the J * L wavelets of kymatio's tight frame, at full resolution, in Fourier.
 
     kymatio cuts each filter off after two image widths. That shows, by up to 1e-4 of a filter, only for L > 12 with
     2^J close to the image size; elsewhere its filters and these agree to float32 precision.
@@ -190,17 +197,20 @@ def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, devic
         J: log-2 of the scale.
         L: number of orientations.
         dtype: type of the result; each filter is computed in float64.
+        scales: log-2 of the scales of the low-passes; J alone unless given.
 
     Returns:
-        Real tensor (1 + J * L, M, N): phi, then psi by scale j and orientation index.
+        Real tensor (scales + J * L, M, N): phi by scale, then psi by scale j and orientation index.
     """
     # MPS has no float64.
     born = torch.device('cpu') if device.type == 'mps' else device
-    bank = torch.empty(1 + J * L, size[0], size[1], dtype=dtype, device=device)
-    bank[0] = gabor_hat(size, 0.8 * 2.0 ** (J - 1), 0.0, 0.0, 1.0, born)
+    low = [J] if scales is None else scales
+    bank = torch.empty(len(low) + J * L, size[0], size[1], dtype=dtype, device=device)
+    for i, scale in enumerate(low):
+        bank[i] = gabor_hat(size, lowpass_width(scale), 0.0, 0.0, 1.0, born)
     for j in range(J):
         for t in range(L):
             theta = (int(L - L / 2 - 1) - t) * math.pi / L
-            bank[1 + j * L + t] = morlet_hat(
+            bank[len(low) + j * L + t] = morlet_hat(
                 size, 0.8 * 2.0 ** j, theta, 0.75 * math.pi / 2.0 ** j, 4.0 / L, born)
     return bank

@@ -13,12 +13,12 @@ scale that saturates at the ends of a range, with unit slope at the tight frame,
 The tight frame and every random start lie inside. The low-pass is analytic and fixed.
 """
 import math
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 
-from . import frame, morlet
+from . import frame, geometry, morlet
 from .banks import PixelwiseBank, as_state, level_filters, padded_size, refuse_non_finite
 
 NAMES = ('theta', 'xi', 'sigma', 'slant')
@@ -40,7 +40,9 @@ class MorletBank(nn.Module):
         init: 'tight_frame' or 'random'.
         nonexpansive: in every forward, divide all filters by what brings the greatest Littlewood-Paley sum down to 1
             (see `frame`). It is that of all levels, whatever max_order, and above 1: the low-pass alone has
-            (pi / 3.1415)^2 at the zero frequency.
+            (pi / 3.1415)^2 at the zero frequency. Of k scales, each low-pass is divided by sqrt(k) first: together
+            they then weigh what one does, and the wavelets need not make room for them.
+        scales: as for `banks.FixedBank`.
     """
     theta: Tensor
     xi: Tensor
@@ -50,10 +52,11 @@ class MorletBank(nn.Module):
 
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2, learnable: bool = True,
                  init: str = 'tight_frame', device: Optional[torch.device] = None,
-                 dtype: Optional[torch.dtype] = None, nonexpansive: bool = False) -> None:
+                 dtype: Optional[torch.dtype] = None, nonexpansive: bool = False,
+                 scales: Optional[Sequence[int]] = None) -> None:
         super().__init__()
         self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
-        self.learnable, self.init = learnable, init
+        self.learnable, self.init, self.scales = learnable, init, geometry.check_scales(scales, J)
         for name in NAMES:
             self.register_buffer(name, torch.empty(self._shape(), device=device, dtype=dtype))
         # A part of the state dict, or a checkpoint would lose the property.
@@ -102,7 +105,7 @@ class MorletBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
         return morlet_filters(
-            x, self.theta, self.xi, self.sigma, self.slant, self.limit, self.J, self.L, self.max_order)
+            x, self.theta, self.xi, self.sigma, self.slant, self.limit, self.scales, self.L, self.max_order)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         refuse_non_finite(state_dict, prefix, NAMES, args[-1])
@@ -146,23 +149,25 @@ def check(parametrization: str, init: str, nonexpansive: bool) -> None:
 
 
 @torch.fx.wrap
-def morlet_filters(x: Tensor, theta: Tensor, xi: Tensor, sigma: Tensor, slant: Tensor, limit: Optional[Tensor], J: int,
-                   L: int, max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
+def morlet_filters(x: Tensor, theta: Tensor, xi: Tensor, sigma: Tensor, slant: Tensor, limit: Optional[Tensor],
+                   scales: List[int], L: int, max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
     """Filters (phi, psi) for images x (..., H, W) from offsets (J, L), or (J,) for rotations of one wavelet a scale.
 
     They are computed in float64, the finest level alone, of which the coarser ones are crops.
     """
-    dtype, device = theta.dtype, theta.device
+    J, dtype, device = scales[0], theta.dtype, theta.device
     if device.type == 'mps':                                    # it has no float64
         theta, xi, sigma, slant = theta.cpu(), xi.cpu(), sigma.cpu(), slant.cpu()
     widths, angles, frequencies, slants = wavelet_numbers(theta, xi, sigma, slant, J, L)        # (J, L)
     hat = morlet.morlets(padded_size(x, J), J, widths.flatten(), angles.flatten(), frequencies.flatten(),
-                         slants.flatten(), morlet.aliases(L))                                   # (1 + J * L, M, N)
+                         slants.flatten(), morlet.aliases(L), scales)                   # (scales + J * L, M, N)
     if limit is not None:
-        phi, psi = level_filters(hat, J, L, 2)
+        if len(scales) > 1:
+            hat = torch.cat([hat[:len(scales)] / math.sqrt(len(scales)), hat[len(scales):]])
+        phi, psi = level_filters(hat, J, L, 2, scales)
         hat = hat * (limit.to(hat) / frame.upper_bound(phi, psi)).sqrt()
     hat = hat.to(device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    return level_filters(hat, J, L, max_order)
+    return level_filters(hat, J, L, max_order, scales)
 
 
 def wavelet_numbers(theta: Tensor, xi: Tensor, sigma: Tensor, slant: Tensor, J: int,

@@ -22,7 +22,7 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
     stem = _model(model_or_checkpoint, model_kwargs).scattering
     height, width = stem.img_size
-    start = ScatteringStem(stem.J, stem.L, stem.max_order, stem.in_chans, stem.img_size)
+    start = ScatteringStem(stem.J, stem.L, stem.max_order, stem.in_chans, stem.img_size, scales=stem.scales)
     state = 'learnable' if stem.learnable else 'frozen' if stem.state_dict() else 'fixed'
     title = f'{Path(model_or_checkpoint).name}: {state} filters'
     if state != 'fixed':

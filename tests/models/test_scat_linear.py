@@ -54,7 +54,7 @@ def test_channels_are_path_major():
     assert len(model.scattering.paths) == 81
     channels = model.scattering.channels
     assert [channel[:5] for channel in channels[1::2]] == model.scattering.paths
-    assert channels[5] == (1, 0, 1, None, None, 1)
+    assert channels[5] == (1, 0, 1, None, None, 1, 2, 0, 0)
     assert model.scattering(x).shape[1] == len(channels)
     assert torch.allclose(model.scattering(x).reshape(1, 81, 2, 4, 4), s.transpose(1, 2), atol=1e-6)
 

@@ -60,7 +60,7 @@ def test_gradients_are_those_of_finite_differences(bank_class, init, nonexpansiv
     weights = [torch.randn(8, *hat.shape, dtype=torch.float64) for hat in flat(bank(torch.empty(8, 8)))]
 
     def sums(*offsets):
-        hats = flat(parametric.morlet_filters(torch.empty(8, 8), *offsets, bank.limit, 3, 3, 2))
+        hats = flat(parametric.morlet_filters(torch.empty(8, 8), *offsets, bank.limit, [3], 3, 2))
         return sum((w * hat).flatten(1).sum(1) for w, hat in zip(weights, hats, strict=True))
     offsets = [getattr(bank, name) for name in parametric.NAMES]
     assert torch.autograd.gradcheck(sums, offsets)
@@ -75,7 +75,7 @@ def test_gradients_through_the_transform(bank_class):
     x = torch.randn(1, 8, 8, dtype=torch.float64)
 
     def coefficients(*offsets):
-        phi, psi = parametric.morlet_filters(x, *offsets, None, 2, 2, 2)
+        phi, psi = parametric.morlet_filters(x, *offsets, None, [2], 2, 2)
         return transform.scattering2d(x, phi, psi, 2, 2, False)
     assert torch.autograd.gradcheck(coefficients, [getattr(bank, name) for name in parametric.NAMES])
 
