@@ -11,6 +11,7 @@ from timm.models import checkpoint, generate_default_cfgs
 from torch import Tensor, nn
 
 from ..scattering import geometry
+from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg
 from .freezing import Freezing
 from .heads import ScatteringHead, ScatteringNorm
@@ -191,10 +192,11 @@ def feature_levels(J: int = 2, L: int = 8, max_order: int = 2, **_: Any) -> int:
     return len({path.order for path in geometry.paths(J, L, max_order)})
 
 
-default_cfgs = generate_default_cfgs({'scat_linear': generic_cfg()})
+default_cfgs = generate_default_cfgs({**shipped.cfgs('scat_linear'), 'scat_linear.*': generic_cfg()})
 
 
 @register_model
 def scat_linear(pretrained: bool = False, **kwargs: Any) -> ScatLinear:
     """Scattering, log and batch normalisation of each order, linear classifier; see `ScatLinear` for the keywords."""
+    kwargs = {**shipped.model_args('scat_linear', kwargs), **kwargs}
     return build(ScatLinear, 'scat_linear', pretrained, checkpoint_filter_fn, feature_levels(**kwargs), **kwargs)

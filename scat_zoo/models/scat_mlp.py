@@ -3,6 +3,7 @@ from typing import Any
 
 from timm.models import generate_default_cfgs
 
+from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg
 from .scat_linear import ScatLinear, feature_levels
 from .upstream import register_model
@@ -22,10 +23,11 @@ class ScatMlp(ScatLinear):
         super().__init__(*args, head_hidden_size=head_hidden_size, **kwargs)
 
 
-default_cfgs = generate_default_cfgs({'scat_mlp': generic_cfg()})
+default_cfgs = generate_default_cfgs({**shipped.cfgs('scat_mlp'), 'scat_mlp.*': generic_cfg()})
 
 
 @register_model
 def scat_mlp(pretrained: bool = False, **kwargs: Any) -> ScatMlp:
     """Scattering, log and batch normalisation of each order, MLP; see `ScatMlp` for the keywords."""
+    kwargs = {**shipped.model_args('scat_mlp', kwargs), **kwargs}
     return build(ScatMlp, 'scat_mlp', pretrained, checkpoint_filter_fn, feature_levels(**kwargs), **kwargs)

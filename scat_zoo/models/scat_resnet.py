@@ -6,22 +6,23 @@ normalisation, a convolution that reduces the channels, residual stages, average
 from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
-from timm.layers import ClassifierHead, ConvNormAct, DropPath, calculate_drop_path_rates, get_device_dtype, to_2tuple
+from timm.layers import ConvNormAct, DropPath, calculate_drop_path_rates, get_device_dtype, to_2tuple
 from timm.models import checkpoint, checkpoint_seq, generate_default_cfgs
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
+from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg
 from .freezing import Freezing
-from .heads import ScatteringNorm
+from .heads import ScatteringHead, ScatteringNorm
 from .stem import ScatteringStem
-from .upstream import feature_take_indices, register_model
+from .upstream import DepthwiseSeparableConv, feature_take_indices, register_model
 
 __all__ = ['ScatResNet']
 
 
 class ScatResNet(Freezing):
-    """Scattering, norm of each order, a 3x3 convolution, residual stages, pooled linear classifier.
+    """Scattering, norm of each order, a convolution, residual stages, pooled linear classifier.
 
     Feature level 0 is the normalised scattering at stride 2^J, level i the output of the i-th stage.
 
@@ -41,9 +42,12 @@ class ScatResNet(Freezing):
         channels: width of each stage; the convolution before them has the width of the first.
         depths: number of residual blocks of each stage.
         strides: stride of each stage.
+        block: 'basic', of two 3x3 convolutions, or 'separable', a depthwise 3x3 and a 1x1 convolution.
+        reduce_size: side of the kernel of the convolution before the stages.
         output_stride: the largest stride of a feature map: stages beyond it are dilated instead.
         log_floor: orders 1 and 2 enter the norm as log(S / mean + log_floor); 0 for no logarithm.
-        global_pool: one of timm's pool types, or '' for none.
+        global_pool: one of timm's pool types, '' for none, or 'flat' (average pooling to `pool_grid`, then flatten).
+        pool_grid: (rows, columns).
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block; the first has none.
     """
@@ -65,9 +69,12 @@ class ScatResNet(Freezing):
             channels: Tuple[int, ...] = (64, 128),
             depths: Tuple[int, ...] = (2, 3),
             strides: Tuple[int, ...] = (1, 2),
+            block: str = 'basic',
+            reduce_size: int = 3,
             output_stride: int = 32,
             log_floor: float = 0.1,
             global_pool: str = 'avg',
+            pool_grid: Tuple[int, int] = (3, 3),
             drop_rate: float = 0.,
             drop_path_rate: float = 0.,
             device: Optional[torch.device] = None,
@@ -77,6 +84,8 @@ class ScatResNet(Freezing):
         dd = {'device': device, 'dtype': dtype}
         if output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, got {output_stride}')
+        if block not in BLOCKS:
+            raise ValueError(f'unknown block {block!r}; known: {", ".join(BLOCKS)}')
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.grad_checkpointing = False
@@ -88,7 +97,7 @@ class ScatResNet(Freezing):
         self.norm = ScatteringNorm(orders, log_floor, **dd)
         width, stride, dilation = channels[0], 2 ** J, 1
         self.feature_info = [dict(num_chs=sum(orders), reduction=stride, module='norm')]
-        self.conv_reduce = ConvNormAct(sum(orders), width, kernel_size=3, **dd)
+        self.conv_reduce = ConvNormAct(sum(orders), width, kernel_size=reduce_size, **dd)
 
         drop_paths = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         stages = []
@@ -97,13 +106,13 @@ class ScatResNet(Freezing):
             if stride * stage_stride > output_stride:
                 dilation, stage_stride = dilation * stage_stride, 1
             stride *= stage_stride
-            stages.append(_stage(width, out_width, stage_stride, before, dilation, rates, **dd))
+            stages.append(BLOCKS[block](width, out_width, stage_stride, before, dilation, rates, **dd))
             self.feature_info.append(dict(num_chs=out_width, reduction=stride, module=f'stages.{i}'))
             width = out_width
         self.stages = nn.Sequential(*stages)
         self.num_features = width
 
-        self.head = ClassifierHead(width, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
+        self.head = ScatteringHead(width, num_classes, global_pool, tuple(pool_grid), drop_rate=drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
         self.init_weights(needs_reset=False)
 
@@ -140,7 +149,7 @@ class ScatResNet(Freezing):
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, in_features=self.num_features, **get_device_dtype(self))
+        self.head.reset(self.num_features, num_classes, global_pool, **get_device_dtype(self))
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
@@ -220,9 +229,9 @@ class ScatResNet(Freezing):
         return self.forward_head(self.forward_features(x))
 
 
-def _stage(in_width: int, width: int, stride: int, first_dilation: int, dilation: int, drop_paths: List[float],
-           device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> nn.Sequential:
-    """Residual blocks, the first of which changes width and stride."""
+def _basic_stage(in_width: int, width: int, stride: int, first_dilation: int, dilation: int, drop_paths: List[float],
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> nn.Sequential:
+    """Blocks of two 3x3 convolutions, the first of which changes width and stride."""
     dd = {'device': device, 'dtype': dtype}
     blocks = []
     for i, rate in enumerate(drop_paths):
@@ -236,8 +245,24 @@ def _stage(in_width: int, width: int, stride: int, first_dilation: int, dilation
     return nn.Sequential(*blocks)
 
 
+def _separable_stage(in_width: int, width: int, stride: int, first_dilation: int, dilation: int,
+                     drop_paths: List[float], device: Optional[torch.device] = None,
+                     dtype: Optional[torch.dtype] = None) -> nn.Sequential:
+    """Blocks of a depthwise 3x3 and a 1x1 convolution, the first of which changes width and stride."""
+    return nn.Sequential(*(DepthwiseSeparableConv(
+        in_width if i == 0 else width, width, stride=stride if i == 0 else 1,
+        dilation=first_dilation if i == 0 else dilation, drop_path_rate=rate, device=device, dtype=dtype)
+        for i, rate in enumerate(drop_paths)))
+
+
+BLOCKS = {'basic': _basic_stage, 'separable': _separable_stage}
+
+
 default_cfgs = generate_default_cfgs({
-    'scat_resnet': generic_cfg(pool_size=(4, 4)),
+    **shipped.cfgs('scat_resnet'),
+    'scat_resnet.*': generic_cfg(pool_size=(4, 4)),
+    **shipped.cfgs('scat_tiny'),
+    'scat_tiny.*': generic_cfg(),
     'scat_resnet18': generic_cfg(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.95),
 })
 
@@ -251,7 +276,15 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> ScatResNet:
 def scat_resnet(pretrained: bool = False, **kwargs: Any) -> ScatResNet:
     """For images of 28 to 64 pixels: two stages, 1.1 million parameters; see `ScatResNet` for the keywords."""
     model_args = {'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
-    return _create('scat_resnet', pretrained, **{**model_args, **kwargs})
+    return _create('scat_resnet', pretrained, **{**model_args, **shipped.model_args('scat_resnet', kwargs), **kwargs})
+
+
+@register_model
+def scat_tiny(pretrained: bool = False, **kwargs: Any) -> ScatResNet:
+    """For images of 28 to 64 pixels and little memory: two separable blocks of 16 channels; see `ScatResNet`."""
+    model_args = {'channels': (16, 16), 'depths': (1, 1), 'strides': (1, 1), 'block': 'separable', 'reduce_size': 1,
+                  'global_pool': 'flat'}
+    return _create('scat_tiny', pretrained, **{**model_args, **shipped.model_args('scat_tiny', kwargs), **kwargs})
 
 
 @register_model

@@ -2,11 +2,16 @@
 from typing import Any, Callable
 
 import timm
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torchvision.models._api import BUILTIN_MODELS
 from torchvision.models._api import register_model as register_torchvision_model
+from torchvision.transforms._presets import ImageClassification
 
-__all__ = ['FeatureGetterNet', 'feature_take_indices', 'register_model', 'register_torchvision']
+__all__ = [
+    'DepthwiseSeparableConv', 'FeatureGetterNet', 'ImageClassification', 'feature_take_indices', 'register_model',
+    'register_torchvision',
+]
 
 
 def register_model(entrypoint: Callable[..., Any]) -> Callable[..., Any]:

@@ -43,20 +43,54 @@ class Recipe:
 SEEDS = (207715039, 491659600, 737523103, 493572006, 827192296, 877498678, 1103100946, 1210393663, 1277404878,
          1377264326)
 
+_SAMPLE_TRAINING = Training(epochs=5, batch_size=10)
+
+_LINEAR = {'scales': (1, 2)}
+_LINEAR_TRAINING = Training(epochs=15, batch_size=128, lr=5e-4, weight_decay=0.5, label_smoothing=0.1)
+
+_MLP = {'scales': (1, 2), 'head_hidden_size': 224, 'drop_rate': 0.3}
+_MLP_TRAINING = Training(epochs=15, batch_size=128, lr=5e-4, weight_decay=0.5, label_smoothing=0.1,
+                         augment='shift-flip')
+
+_TINY_TRAINING = Training(epochs=20, batch_size=128, lr=1e-2, label_smoothing=0.)
+
 _RESNET = {'J': 1, 'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
 _RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, filter_lr=1e-3, weight_decay=5e-4,
                             label_smoothing=0.1, augment='shift-flip-erase', amp=True)
+
+
+def _learned(model: str, kwargs: Dict[str, Any], training: Training,
+             *parametrizations: str) -> Dict[str, Arm]:
+    """An arm for each way to learn the filters."""
+    return {name: Arm(model, {**kwargs, 'learnable': True, 'parametrization': name}, training)
+            for name in parametrizations}
+
 
 RECIPES: Dict[str, Recipe] = {
     # A minute's work, to see how recipes go.
     'sample': Recipe(
         data='sample',
-        arms={'fixed': Arm('scat_linear', {}, Training(epochs=5)),
-              'morlet': Arm('scat_linear', {'learnable': True, 'parametrization': 'morlet'}, Training(epochs=5))},
-        selection='nothing', per_class=(10, 20), seeds=SEEDS[:2]),
+        arms={'fixed': Arm('scat_linear', {}, _SAMPLE_TRAINING),
+              **_learned('scat_linear', {}, _SAMPLE_TRAINING, 'morlet')},
+        selection='nothing was chosen, it shows how recipes go', per_class=(10, 20), seeds=SEEDS[:2]),
+    'fashion-linear': Recipe(
+        data='fashion-mnist',
+        arms={'fixed': Arm('scat_linear', _LINEAR, _LINEAR_TRAINING),
+              **_learned('scat_linear', _LINEAR, _LINEAR_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
+        selection='.'),
+    'fashion-mlp': Recipe(
+        data='fashion-mnist',
+        arms={'fixed': Arm('scat_mlp', _MLP, _MLP_TRAINING),
+              **_learned('scat_mlp', _MLP, _MLP_TRAINING, 'pixelwise', 'morlet')},
+        selection='.'),
+    'fashion-tiny': Recipe(
+        data='fashion-mnist',
+        arms={'fixed': Arm('scat_tiny', {}, _TINY_TRAINING),
+              **_learned('scat_tiny', {}, _TINY_TRAINING, 'morlet', 'equivariant')},
+        selection='.'),
     'fashion-resnet': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_resnet', _RESNET, _RESNET_TRAINING),
-              'pixelwise': Arm('scat_resnet', {**_RESNET, 'learnable': True}, _RESNET_TRAINING)},
+              **_learned('scat_resnet', _RESNET, _RESNET_TRAINING, 'pixelwise', 'morlet')},
         selection=''),
 }

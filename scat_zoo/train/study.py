@@ -204,5 +204,6 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
         checkpoint.save(model, folder / 'checkpoint', data.classes)
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model, test_set, device), 'images': len(train_set),
+        'tested': len(test_set),
         'learned_numbers': sum(p.numel() for p in model.parameters() if p.requires_grad), 'history': history})
     (folder / 'state').unlink()
