@@ -17,6 +17,8 @@ default_cfgs = generate_default_cfgs({
     'scat_mlp_equivariant': generic_cfg(),
     'scat_resnet_morlet': generic_cfg(pool_size=(4, 4)),
     'scat_resnet_equivariant': generic_cfg(pool_size=(4, 4)),
+    'scat_tiny_morlet': generic_cfg(),
+    'scat_tiny_equivariant': generic_cfg(),
     'scat_resnet18_morlet': generic_cfg(**LARGE),
     'scat_resnet18_equivariant': generic_cfg(**LARGE),
 })
@@ -72,3 +74,13 @@ def scat_resnet18_morlet(pretrained=False, **kwargs):
 @register_model
 def scat_resnet18_equivariant(pretrained=False, **kwargs):
     return _learnable('scat_resnet18', 'equivariant', pretrained, **kwargs)
+
+
+@register_model
+def scat_tiny_morlet(pretrained=False, **kwargs):
+    return _learnable('scat_tiny', 'morlet', pretrained, **kwargs)
+
+
+@register_model
+def scat_tiny_equivariant(pretrained=False, **kwargs):
+    return _learnable('scat_tiny', 'equivariant', pretrained, **kwargs)
