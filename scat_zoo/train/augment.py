@@ -23,6 +23,7 @@ def _shift() -> transforms.RandomAffine:
 # Name -> (what is done to the image, what is done to the normalised tensor).
 AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = {
     'none': lambda: ([], []),
+    'flip': lambda: ([transforms.RandomHorizontalFlip()], []),
     'shift-flip': lambda: ([_shift(), transforms.RandomHorizontalFlip()], []),
     'shift-flip-erase': lambda: ([_shift(), transforms.RandomHorizontalFlip()],
                                  [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),

@@ -49,13 +49,12 @@ _LINEAR = {'scales': (1, 2)}
 _LINEAR_TRAINING = Training(epochs=15, batch_size=128, lr=5e-4, weight_decay=0.5, label_smoothing=0.1)
 
 _MLP = {'scales': (1, 2), 'head_hidden_size': 224, 'drop_rate': 0.3}
-_MLP_TRAINING = Training(epochs=15, batch_size=128, lr=5e-4, weight_decay=0.5, label_smoothing=0.1,
-                         augment='shift-flip')
+_MLP_TRAINING = Training(epochs=20, batch_size=128, lr=5e-4, weight_decay=0.5, label_smoothing=0., augment='flip')
 
 _TINY_TRAINING = Training(epochs=20, batch_size=128, lr=1e-2, label_smoothing=0.)
 
 _RESNET = {'J': 1, 'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
-_RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, filter_lr=1e-3, weight_decay=5e-4,
+_RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, filter_lr=0.01, weight_decay=5e-4,
                             label_smoothing=0.1, augment='shift-flip-erase', amp=True)
 
 

@@ -1,4 +1,4 @@
-"""The texture maker: which pictures it takes, that its crops are the same every time, and that splits share no pixel."""
+"""The texture maker: which pictures it takes, crops the same every time, splits that share no pixel."""
 import io
 import random
 import sys
