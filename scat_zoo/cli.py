@@ -1,4 +1,4 @@
-"""The command line: `scat-zoo train`, `predict`, `filters`, `list` and `run`."""
+"""The command line: `scat-zoo train`, `predict`, `test`, `filters`, `list` and `run`."""
 import argparse
 import dataclasses
 import math
@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
     predict.add_argument('--topk', type=_positive, default=3)
 
+    test = commands.add_parser('test', help='test a checkpoint, or weights that come with the package')
+    test.set_defaults(command=_test)
+    test.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
+    test.add_argument('--data', default='sample', help='as for train (default: sample)')
+    test.add_argument('--root', type=Path, help='as for train')
+    test.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
+
     show = commands.add_parser(
         'filters', help="draw a model's filters, and tell what they guarantee",
         description='Draw the filters of a model, or of a checkpoint, in Fourier and in space, what training moved, '
@@ -141,6 +148,11 @@ def _predict(args: argparse.Namespace) -> None:
         print(path)
         for name, probability in classes:
             print(f'  {100 * probability:6.2f} %  {name}')
+
+
+def _test(args: argparse.Namespace) -> None:
+    accuracy, count = job.test(args.model, args.data, args.root, args.device)
+    print(f'test accuracy {accuracy:.2f} % of {count:,} images')
 
 
 def _filters(args: argparse.Namespace) -> None:

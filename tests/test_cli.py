@@ -213,6 +213,14 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys):
         assert 'cannot write to' in capsys.readouterr().err
 
 
+def test_test_gives_the_accuracy_that_training_told(whole_run, capsys):
+    assert cli.main(['test', str(whole_run[0] / 'checkpoint')]) == 0
+    told = re.search(r'^(test accuracy \d\d\.\d\d %)$', whole_run[1].stdout, re.MULTILINE)[1]
+    assert capsys.readouterr().out == f'{told} of 2,000 images\n'
+    assert cli.main(['test', 'scat_linear']) == 2
+    assert 'sample has 10 classes, scat_linear has 1000' in capsys.readouterr().err
+
+
 def test_predict_mistakes(whole_run, tmp_path, capsys):
     checkpoint = str(whole_run[0] / 'checkpoint')
     assert cli.main(['predict', str(tmp_path / 'absent'), 'a.png']) == 2

@@ -3,7 +3,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Dict, Sequence
 
 import timm
 from safetensors import SafetensorError
@@ -58,3 +58,23 @@ def load(folder: Path) -> nn.Module:
     except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'the checkpoint in {folder} is corrupt or does not fit: {reason}') from error
+
+
+def open_model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
+    """The model of a checkpoint folder, or the registered one of this name, with its weights if the name has a tag.
+
+    Raises:
+        ValueError: in one sentence, if there is neither, or it has no scattering.
+    """
+    if Path(name).is_dir():
+        if kwargs:
+            raise ValueError(f'{name} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
+        model = load(Path(name))
+    elif timm.is_model(name):
+        model = timm.create_model(name, pretrained=timm.models.is_model_pretrained(name), **kwargs).eval()
+    else:
+        raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
+                         f'{", ".join(timm.list_models("scat_*"))}')
+    if not isinstance(getattr(model, 'scattering', None), ScatteringStem):
+        raise ValueError(f'{name} has no scattering filters')
+    return model

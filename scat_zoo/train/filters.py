@@ -3,9 +3,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Dict
 
-import timm
-from torch import nn
-
 from ..models.stem import ScatteringStem
 from ..scattering import frame
 from ..scattering.plot import draw_bank
@@ -20,7 +17,7 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     """
     if importlib.util.find_spec('matplotlib') is None:
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
-    stem = _model(model_or_checkpoint, model_kwargs).scattering
+    stem = checkpoint.open_model(model_or_checkpoint, model_kwargs).scattering
     height, width = stem.img_size
     start = ScatteringStem(stem.J, stem.L, stem.max_order, stem.in_chans, stem.img_size, scales=stem.scales)
     state = 'learnable' if stem.learnable else 'frozen' if stem.state_dict() else 'fixed'
@@ -39,18 +36,3 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     print(f'frame bounds at {height} x {width}: A = {A:.4g}, B = {B:.6g}')
     print(f'coefficients are at most {ratio:.6g} times as far apart as padded images')
     print(f'picture {picture}')
-
-
-def _model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
-    if Path(name).is_dir():
-        if kwargs:
-            raise ValueError(f'{name} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
-        model = checkpoint.load(Path(name))
-    elif timm.is_model(name):
-        model = timm.create_model(name, **kwargs)
-    else:
-        raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
-                         f'{", ".join(timm.list_models("scat_*"))}')
-    if not isinstance(getattr(model, 'scattering', None), ScatteringStem):
-        raise ValueError(f'{name} has no scattering filters')
-    return model

@@ -78,6 +78,20 @@ def _report(results: Dict[str, Dict[str, Any]], main: str, output: Path) -> None
     print(f'checkpoint {output / "checkpoint"}')
 
 
+def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device: torch.device) -> Tuple[float, int]:
+    """Accuracy in per cent on the test images of a data set, and their number.
+
+    Raises:
+        ValueError, OSError: if model or data are not there, or have other classes.
+    """
+    model = checkpoint.open_model(model_or_checkpoint, {}).to(device)
+    data = load(data_name, root, 0.)
+    if len(data.classes) != model.num_classes:
+        raise ValueError(f'{data_name} has {len(data.classes)} classes, {model_or_checkpoint} has {model.num_classes}')
+    images = Prepared(data.test, model.in_chans, augment.eval_transform(model))
+    return evaluate(model, images, device), len(images)
+
+
 def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
     """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder."""
     model = checkpoint.load(folder)
