@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
+from ..models import shipped
 from ..models.stem import ScatteringStem
 
 
@@ -71,7 +72,8 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
             raise ValueError(f'{name} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
         model = load(Path(name))
     elif timm.is_model(name):
-        model = timm.create_model(name, pretrained=timm.models.is_model_pretrained(name), **kwargs).eval()
+        architecture, _, tag = name.partition('.')
+        model = timm.create_model(name, pretrained=tag in shipped.tags(architecture), **kwargs).eval()
     else:
         raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
                          f'{", ".join(timm.list_models("scat_*"))}')

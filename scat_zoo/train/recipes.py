@@ -3,7 +3,7 @@
 `scat-zoo train --recipe NAME` runs one. Each names its validation split and what was selected on it, with `--select`;
 test images had no part in that.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional, Tuple
 
 from .loop import Training
@@ -54,8 +54,8 @@ _MLP_TRAINING = Training(epochs=20, batch_size=128, lr=5e-4, weight_decay=0.5, l
 _TINY_TRAINING = Training(epochs=20, batch_size=128, lr=1e-2, label_smoothing=0.)
 
 _RESNET = {'J': 1, 'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
-_RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, filter_lr=0.01, weight_decay=5e-4,
-                            label_smoothing=0.1, augment='shift-flip-erase', amp=True)
+_RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
+                            augment='shift-flip-erase', amp=True)
 
 
 def _learned(model: str, kwargs: Dict[str, Any], training: Training,
@@ -90,6 +90,6 @@ RECIPES: Dict[str, Recipe] = {
     'fashion-resnet': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_resnet', _RESNET, _RESNET_TRAINING),
-              **_learned('scat_resnet', _RESNET, _RESNET_TRAINING, 'pixelwise', 'morlet')},
+              **_learned('scat_resnet', _RESNET, replace(_RESNET_TRAINING, filter_lr=0.01), 'pixelwise', 'morlet')},
         selection=''),
 }
