@@ -57,6 +57,12 @@ _RESNET = {'J': 1, 'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
 _RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
                             augment='shift-flip-erase', amp=True)
 
+_FEW = {'scales': (1, 2), 'log_floor': 1.0}
+_FEW_TRAINING = Training(epochs=30, batch_size=20, lr=1e-3, label_smoothing=0.2)
+# Epochs by training images of each class: the fewer, the more.
+_FEW_BY_SIZE = {10: {'epochs': 60}, 50: {'epochs': 40}}
+_CNN_TRAINING = Training(epochs=60, batch_size=20, lr=1e-3, label_smoothing=0.2, amp=True)
+
 
 def _learned(model: str, kwargs: Dict[str, Any], training: Training,
              *parametrizations: str) -> Dict[str, Arm]:
@@ -76,20 +82,37 @@ RECIPES: Dict[str, Recipe] = {
         data='fashion-mnist',
         arms={'fixed': Arm('scat_linear', _LINEAR, _LINEAR_TRAINING),
               **_learned('scat_linear', _LINEAR, _LINEAR_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
-        selection='.'),
+        selection=('learning rate, weight decay, label smoothing, dropout and flips among six settings, with fixed '
+                   'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-mlp': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_mlp', _MLP, _MLP_TRAINING),
               **_learned('scat_mlp', _MLP, _MLP_TRAINING, 'pixelwise', 'morlet')},
-        selection='.'),
+        selection=('dropout, label smoothing and augmentation among three settings, with fixed filters, by the '
+                   'accuracy on 6,000 of the 60,000 training images')),
     'fashion-tiny': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_tiny', {}, _TINY_TRAINING),
               **_learned('scat_tiny', {}, _TINY_TRAINING, 'morlet', 'equivariant')},
-        selection='.'),
+        selection=('width, depth and strides of the blocks, and flips, among five settings of 6 epochs, with fixed '
+                   'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-resnet': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_resnet', _RESNET, _RESNET_TRAINING),
               **_learned('scat_resnet', _RESNET, replace(_RESNET_TRAINING, filter_lr=0.01), 'pixelwise', 'morlet')},
-        selection=''),
+        selection=('learning rate, width and depth among three settings of 5 epochs, with fixed filters, by the '
+                   'accuracy on 6,000 of the 60,000 training images; the rate of the filters by the loss '
+                   'of 150 training steps')),
+    'fashion-few': Recipe(
+        data='fashion-mnist',
+        arms={'fixed': Arm('scat_linear', _FEW, _FEW_TRAINING),
+              **_learned('scat_linear', _FEW, _FEW_TRAINING, 'pixelwise', 'morlet', 'equivariant'),
+              'resnet18': Arm('resnet18', {}, _CNN_TRAINING),
+              'mobilenetv3_small_050': Arm('mobilenetv3_small_050', {}, _CNN_TRAINING)},
+        selection='.', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
+    'fashion-few-random': Recipe(
+        data='fashion-mnist',
+        arms={'fixed': Arm('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING),
+              **_learned('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING, 'pixelwise', 'morlet')},
+        selection='.', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
 }

@@ -58,7 +58,7 @@ def test_they_do_what_their_card_says(name):
     assert f'B = {model.scattering.frame_bounds()[1]:.6g} |' in text
     assert RECIPES[recorded['recipe']].selection in text
     arm = RECIPES[recorded['recipe']].arms[recorded['arm']]
-    settings = {'kwargs': arm.kwargs, 'training': vars(arm.training)}
+    settings = json.loads(json.dumps({'kwargs': arm.kwargs, 'training': vars(arm.training)}))
     assert card(name, model, settings, recorded) == text        # the recipe is still the one that trained them
 
 
