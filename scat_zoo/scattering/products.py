@@ -11,12 +11,10 @@ their order. So every product is one BLAS call on arrays as they lie. A chunk of
 
 Backward recomputes the chunk and takes the same steps transposed: analysis and synthesis are each other's transposes.
 """
-import functools
 import math
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .matrices import Axis, LowPass, axis, gathering, reflection, repeated_cols
@@ -28,9 +26,55 @@ CACHED, CHUNK, MAPS = 1 << 17, 1 << 19, 24
 # Columns from which on products run well, and for which they run best.
 LEAST, MOST = 16, 48
 
+# What a program can do, as TorchScript that is Python too: each with an array `out` and at most two others.
+OPERATIONS = {
+    'bmm': 'torch.bmm(a, b, out=out)',
+    'mm': 'torch.mm(a, b, out=out)',
+    'square': 'torch.mul(a, a, out=out)',
+    'add_square': 'out.addcmul_(a, a)',
+    'sqrt': 'out.sqrt_()',
+    'add_bmm': 'out.baddbmm_(a, b)',
+    'select': 'torch.index_select(a, 0, b, out=out)',
+    'infinite_if_zero': 'torch.threshold_(out, 0.0, float("inf"))',
+    'mul': 'out.mul_(a)',
+    'div': 'out.div_(a)',
+    'add': 'out.add_(a)',
+    'copy': 'out.copy_(a)',
+    'zero': 'out.zero_()',
+    'add_at': 'out.index_add_(0, b, a)',
+}
+SOURCE = '''
+def execute(codes: List[int], outs: List[Tensor], lefts: List[Tensor], rights: List[Tensor]) -> None:
+    for i in range(len(codes)):
+        code, out, a, b = codes[i], outs[i], lefts[i], rights[i]
+''' + ''.join(f'        {"elif" if i else "if"} code == {i}:\n            {line}\n'
+              for i, line in enumerate(OPERATIONS.values()))
+CODES = {name: i for i, name in enumerate(OPERATIONS)}
+
+
+def executed_by_python() -> Callable[..., None]:
+    """`execute` as a function of Python."""
+    names = {'torch': torch, 'List': List, 'Tensor': Tensor}
+    exec(SOURCE, names)
+    return names['execute']
+
+
+def executed_by_torch() -> Callable[..., None]:
+    """`execute` in TorchScript, which lets go of Python's lock: threads don't wait for one another at each operation.
+    """
+    execute = torch.jit.CompilationUnit(SOURCE).execute
+
+    def run(*lists: Any) -> None:
+        with torch.jit.optimized_execution(False):          # of this thread; to optimise takes longer than it saves
+            execute(*lists)
+    return run
+
+
+execute = executed_by_torch() if hasattr(torch.jit, 'CompilationUnit') else executed_by_python()
+
 
 class Program:
-    """Recorded calls, and the arrays that they work on: the same for every chunk of images.
+    """Recorded operations, and the arrays that they work on: the same for every chunk of images.
 
     The arrays are a stack: `take` gives the next one, of undefined content, and setting `top` back to an earlier value
     gives all later ones up. What is small stays in the processor's cache that way, and no fresh memory is touched.
@@ -42,7 +86,8 @@ class Program:
 
     def __init__(self, like: Tensor, arrays: List[Tensor]) -> None:
         self.like, self.arrays, self.top = like, arrays, 0
-        self.calls: List[Callable[[], Any]] = []
+        self.codes: List[int] = []
+        self.operands: Tuple[List[Tensor], List[Tensor], List[Tensor]] = [], [], []
 
     def take(self, *shape: int) -> Tensor:
         size = math.prod(shape)
@@ -54,12 +99,14 @@ class Program:
         self.top += 1
         return self.arrays[self.top - 1][:size].view(shape)
 
-    def call(self, function: Callable, *args: Any, **kwargs: Any) -> None:
-        self.calls.append(functools.partial(function, *args, **kwargs))
+    def call(self, operation: str, out: Tensor, a: Optional[Tensor] = None, b: Optional[Tensor] = None) -> None:
+        """Record one of `OPERATIONS`."""
+        self.codes.append(CODES[operation])
+        for operands, operand in zip(self.operands, (out, a, b)):
+            operands.append(out if operand is None else operand)
 
     def run(self) -> None:
-        for call in self.calls:
-            call()
+        execute(self.codes, *self.operands)
 
 
 class Constants(NamedTuple):
@@ -90,10 +137,10 @@ def analyse_cols(p: Program, u: Tensor, out: Tensor) -> None:
     mark, cols = p.top, axis(N, u.dtype, u.device)
     if cols.samples is not None:
         half = p.take(rows, cols.r, cols.m * R)
-        p.call(torch.bmm, cols.samples.expand(rows, -1, -1), u.view(half.shape), out=half)
+        p.call('bmm', half, cols.samples.expand(rows, -1, -1), u.view(half.shape))
         u = half
     shape = rows * len(cols.cols), -1, R
-    p.call(torch.bmm, repeated_cols(N, rows, u.dtype, u.device), u.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), repeated_cols(N, rows, u.dtype, u.device), u.view(shape))
     p.top = mark
 
 
@@ -103,10 +150,10 @@ def synthesise_cols(p: Program, d: Tensor, out: Tensor) -> None:
     mark, cols = p.top, axis(N, d.dtype, d.device)
     half = out if cols.samples is None else p.take(rows, N, R)
     shape = rows * len(cols.cols), -1, R
-    p.call(torch.bmm, repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape), out=half.view(shape))
+    p.call('bmm', half.view(shape), repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape))
     if cols.samples is not None:
         shape = rows, cols.r, -1
-        p.call(torch.bmm, cols.samples.t().expand(rows, -1, -1), half.view(shape), out=out.view(shape))
+        p.call('bmm', out.view(shape), cols.samples.t().expand(rows, -1, -1), half.view(shape))
     p.top = mark
 
 
@@ -115,21 +162,21 @@ def synthesise_band(p: Program, rows: Axis, half: Tensor, band: int) -> Tensor:
     if rows.samples is None:
         return half
     out = p.take(rows.r, *half.shape[1:])
-    p.call(torch.mm, rows.samples.t(), half.view(rows.r, rows.m, -1)[:, band], out=out.view(rows.r, -1))
+    p.call('mm', out.view(rows.r, -1), rows.samples.t(), half.view(rows.r, rows.m, -1)[:, band])
     return out
 
 
 def analyse_band(p: Program, rows: Axis, u: Tensor, half: Tensor, band: int) -> None:
     """The transpose of `synthesise_band`, into half; with one step, u is half already."""
     if rows.samples is not None:
-        p.call(torch.mm, rows.samples, u.view(rows.r, -1), out=half.view(rows.r, rows.m, -1)[:, band])
+        p.call('mm', half.view(rows.r, rows.m, -1)[:, band], rows.samples, u.view(rows.r, -1))
 
 
 def analyse_groups(p: Program, rows: Axis, half: Tensor) -> Tensor:
     """Coefficients on rows (M, N, R) from the bands."""
     out = p.take(*half.shape)
     shape = len(rows.rows), -1, half[0].numel()
-    p.call(torch.bmm, rows.rows, half.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), rows.rows, half.view(shape))
     return out
 
 
@@ -137,7 +184,7 @@ def synthesise_groups(p: Program, rows: Axis, d: Tensor) -> Tensor:
     """The transpose of `analyse_groups`."""
     out = p.take(*d.shape)
     shape = len(rows.rows), -1, d[0].numel()
-    p.call(torch.bmm, rows.rows.transpose(1, 2), d.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), rows.rows.transpose(1, 2), d.view(shape))
     return out
 
 
@@ -148,7 +195,7 @@ def gather(p: Program, coefficients: Tensor, octaves: int) -> Tensor:
     M, N, R = coefficients.shape
     take = gathering(M, N, octaves, coefficients.device).take
     out = p.take(len(take), R)
-    p.call(torch.index_select, coefficients.view(M * N, R), 0, take, out=out)
+    p.call('select', out, coefficients.view(M * N, R), take)
     return out.view(-1, 4 << 2 * octaves, R)
 
 
@@ -158,9 +205,9 @@ def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> N
     mark, back = p.top, gathering(M, N, octaves, grad.device).back
     direct = out.is_contiguous() and not add
     ordered = out.view(M * N, R) if direct else p.take(M * N, R)
-    p.call(torch.index_select, grad.view(-1, R), 0, back, out=ordered)
+    p.call('select', ordered, grad.view(-1, R), back)
     if not direct:
-        p.call(out.add_ if add else out.copy_, ordered.view(M, N, R))
+        p.call('add' if add else 'copy', out, ordered.view(M, N, R))
     p.top = mark
 
 
@@ -171,13 +218,13 @@ def fold(p: Program, weights: Tensor, c: Tensor) -> Tensor:
     least = -(-SMALLEST // (rows * m))
     if c.shape[-1] >= least:
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], c, out=d[f])
+            p.call('bmm', d[f], weights[f], c)
     else:
         mark, wide, out = p.top, p.take(C, m, least), p.take(C, rows, least)
-        p.call(wide[:, :, :c.shape[-1]].copy_, c)
+        p.call('copy', wide[:, :, :c.shape[-1]], c)
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], wide, out=out)
-            p.call(d[f].copy_, out[:, :, :c.shape[-1]])
+            p.call('bmm', out, weights[f], wide)
+            p.call('copy', d[f], out[:, :, :c.shape[-1]])
         p.top = mark
     return d
 
@@ -187,9 +234,9 @@ def fold_backward(p: Program, weights: Tensor, d: Tensor, c: Tensor, grad_weight
     """The transpose, into grad, and the gradient to the weights, added to grad_weights; each where it is given."""
     for f in (0, 1):
         if grad_weights is not None:
-            p.call(grad_weights[f].baddbmm_, d[f], c.transpose(1, 2))
+            p.call('add_bmm', grad_weights[f], d[f], c.transpose(1, 2))
         if grad is not None:
-            p.call(grad.baddbmm_, weights[f].transpose(1, 2), d[f], beta=f)
+            p.call('add_bmm' if f else 'bmm', grad, weights[f].transpose(1, 2), d[f])
 
 
 def wavelets(p: Program, weights: Tensor, c: Tensor, M: int, N: int) -> Tensor:
@@ -198,7 +245,7 @@ def wavelets(p: Program, weights: Tensor, c: Tensor, M: int, N: int) -> Tensor:
     half = p.take(M, N, weights.shape[3] // 2 * c.shape[-1])
     mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
     for w, part, matrix, out in zip(weights, c.unflatten(0, (len(weights), -1)), rows.rows, half.view(by_group)):
-        p.call(torch.mm, matrix.t(), fold(p, w, part).view(out.shape), out=out)
+        p.call('mm', out, matrix.t(), fold(p, w, part).view(out.shape))
         p.top = mark
     return half
 
@@ -211,7 +258,7 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
     mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
     for g, (w, matrix, part) in enumerate(zip(weights, rows.rows, half.view(by_group))):
         d = p.take(*part.shape)
-        p.call(torch.mm, matrix, part, out=d)
+        p.call('mm', d, matrix, part)
         part, grad = (None if t is None else t.unflatten(0, (len(weights), -1))[g] for t in (c, result))
         fold_backward(p, w, d.view(*w.shape[:-1], -1), part, None if grad_weights is None else grad_weights[g], grad)
         p.top = mark
@@ -223,14 +270,14 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
 def lowpass_cols(p: Program, low: LowPass, u: Tensor, out: Optional[Tensor] = None) -> Tensor:
     """(rows, N, R) to (rows, w, R)."""
     out = p.take(len(u), len(low.cols), u.shape[-1]) if out is None else out
-    p.call(torch.bmm, low.cols.expand(len(u), -1, -1), u, out=out)
+    p.call('bmm', out, low.cols.expand(len(u), -1, -1), u)
     return out
 
 
 def lowpass_rows(p: Program, low: LowPass, half: Tensor) -> Tensor:
     """(M, w, R) to (h, w, R)."""
     out = p.take(len(low.rows), *half.shape[1:])
-    p.call(torch.mm, low.rows, half.view(len(half), -1), out=out.view(len(out), -1))
+    p.call('mm', out.view(len(out), -1), low.rows, half.view(len(half), -1))
     return out
 
 
@@ -239,21 +286,21 @@ def lowpass_general(p: Program, low: LowPass, c: Tensor) -> Tensor:
     d = p.take(*low.weights.shape[:-1], c.shape[-1])
     for weights, part, out in zip(low.weights, c.unflatten(0, (len(d), -1)), d):
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], part, out=out[f])
+            p.call('bmm', out[f], weights[f], part)
     return lowpass_rows(p, low, lowpass_cols(p, low, d.view(low.rows.shape[1], -1, c.shape[-1])))
 
 
 def lowpass_rows_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
     """(h, w, R) to (M, w, R)."""
     out = p.take(low.rows.shape[1], *grad.shape[1:])
-    p.call(torch.mm, low.rows.t(), grad.view(len(grad), -1), out=out.view(len(out), -1))
+    p.call('mm', out.view(len(out), -1), low.rows.t(), grad.view(len(grad), -1))
     return out
 
 
 def lowpass_cols_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
     """(rows, w, R) to (rows, N, R)."""
     out = p.take(len(grad), low.cols.shape[1], grad.shape[-1])
-    p.call(torch.bmm, low.cols.t().expand(len(grad), -1, -1), grad, out=out)
+    p.call('bmm', out, low.cols.t().expand(len(grad), -1, -1), grad)
     return out
 
 
@@ -273,16 +320,16 @@ def lowpass_general_backward(p: Program, low: LowPass, grad: Tensor, c: Tensor, 
 def modulus(p: Program, z: Tensor, u: Tensor) -> None:
     """|z| of (rows, N, 2 planes * R) into u (rows, N, R)."""
     real, imag = z.unflatten(2, (2, -1)).unbind(2)
-    p.call(torch.mul, real, real, out=u)
-    p.call(u.addcmul_, imag, imag)
-    p.call(u.sqrt_)
+    p.call('square', u, real)
+    p.call('add_square', u, imag)
+    p.call('sqrt', u)
 
 
 def modulus_backward(p: Program, grad: Tensor, u: Tensor, z: Tensor) -> None:
     """Write the gradient to z over z: grad z / |z|, and 0 where z = 0. Overwrites u and grad too."""
-    p.call(F.threshold_, u, 0., math.inf)
-    p.call(grad.div_, u)
-    p.call(z.unflatten(2, (2, -1)).mul_, grad.unsqueeze(2))
+    p.call('infinite_if_zero', u)
+    p.call('div', grad, u)
+    p.call('mul', z.unflatten(2, (2, -1)), grad.unsqueeze(2))
 
 
 def tiles(count: int, row: int) -> List[slice]:
@@ -359,7 +406,7 @@ def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Option
                 read = p.take(*u.shape)
                 synthesise_cols(p, a[tile], read)
                 if grad is not None:
-                    p.call(read.add_, grad)
+                    p.call('add', read, grad)
                 grad = read
             modulus_backward(p, grad, u, z)
             analyse_cols(p, z, e[tile])
@@ -377,7 +424,7 @@ def image(p: Program, x: Tensor, g: Plan) -> Tuple[Tensor, Tensor]:
     rows = axis(g.M, x.dtype, x.device)
     y, z = reflection((h, w), (g.M, g.N), x.device)
     u, analysed = p.take(g.M, g.N, B), p.take(g.M, g.N, B)
-    p.call(torch.index_select, x.view(-1, B), 0, (y[:, None] * w + z).flatten(), out=u.view(-1, B))
+    p.call('select', u.view(-1, B), x.view(-1, B), (y[:, None] * w + z).flatten())
     mark, a = p.top, analysed if rows.samples is None else p.take(g.M, g.N, B)
     analyse_cols(p, u, a)
     for band in range(rows.m):
@@ -396,12 +443,12 @@ def image_backward(p: Program, coefficients: Tensor, u: Optional[Tensor], out: T
         synthesise_cols(p, synthesise_band(p, rows, analysed, band), into)
         p.top = mark
     if u is not None:
-        p.call(grad.add_, u)
+        p.call('add', grad, u)
     half, (y, z) = p.take(h, N, B), reflection((h, w), (M, N), out.device)
-    p.call(half.zero_)
-    p.call(half.index_add_, 0, y, grad)
-    p.call(out.zero_)
-    p.call(out.index_add_, 1, z, half)
+    p.call('zero', half)
+    p.call('add_at', half, grad, y)
+    p.call('zero', out)
+    p.call('add_at', out.transpose(0, 1), half.transpose(0, 1), z)
 
 
 class Part(NamedTuple):
@@ -442,19 +489,19 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
     low = k.phi[0]
     s = lowpass_rows(p, low, lowpass_cols(p, low, u)) if low.weights is None else \
         lowpass_general(p, low, gather(p, X, g.J))
-    p.call(out[:, :, 0].copy_, s)
+    p.call('copy', out[:, :, 0], s)
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
         half = wavelets(p, k.psi[j1][0], gather(p, X, j1), g.M >> j1, g.N >> j1)
         s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
-        p.call(first_order(g, j1, out).copy_, s.unflatten(2, (g.L, B)))
+        p.call('copy', first_order(g, j1, out), s.unflatten(2, (g.L, B)))
         for j2 in range(j1 + 1, g.J if read else 0):
             inner, c = p.top, gather(p, Y, j2 - j1)
             for columns, place in parts_of(g, j1, j2, B, out):
                 mark = p.top
                 half = wavelets(p, k.psi[j2][j1], c[:, :, columns], g.M >> j2, g.N >> j2)
                 s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
-                p.call(place.copy_, s.view(*s.shape[:2], *place.shape[2:]))
+                p.call('copy', place, s.view(*s.shape[:2], *place.shape[2:]))
                 p.top = mark
             p.top = inner
         p.top = outer
@@ -472,7 +519,7 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
     _, X = image(p, x, g)
     grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
     if needs_x:
-        p.call(grad_X.zero_)
+        p.call('zero', grad_X)
     s = contiguous(p, grad[:, :, 0])
     if low.weights is None:
         grad_u = lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s)) if needs_x else None
@@ -528,5 +575,5 @@ def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_w
 
 def contiguous(p: Program, t: Tensor) -> Tensor:
     out = p.take(*t.shape)
-    p.call(out.copy_, t)
+    p.call('copy', out, t)
     return out

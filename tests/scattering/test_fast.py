@@ -81,6 +81,15 @@ def test_every_size_of_batch(count):
     assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
 
 
+def test_python_executes_the_same(monkeypatch):
+    """Where there is no TorchScript."""
+    monkeypatch.setattr(products, 'execute', products.executed_by_python())
+    filters, x = bank((33, 47), 3, 2, perturbed=True), images((33, 47)).requires_grad_()
+    (s, grads), (expected, expected_grads) = both_ways(x, filters, 3, 2, [x, *filters.parameters()])
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
+
+
 def test_gradient_is_zero_where_the_modulus_is():
     x = torch.zeros(2, 32, 32, requires_grad=True)
     S = ScatteringTorch2D(2, (32, 32), learnable=True)
