@@ -194,12 +194,11 @@ def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
             return spare.forward[key][1]
         columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
         products.record_forward(program, columns, k, g, result)
-        h, w, paths, B = result.shape
 
         def run(images: Tensor, into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
             program.run()
-            into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
+            into.copy_(result.permute(3, 2, 0, 1))
 
         if alone and sum(t.nbytes for t in arrays) <= SPARED:
             if len(spare.forward) == 4:
