@@ -240,12 +240,11 @@ def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g
         return run
 
     spread(prepare, _chunks(g, x, grad, x if grad_x is None else grad_x), x)
-    octaves = [g.J - level for level in range(len(phi))]
-    octaves += [j - level for j, levels in enumerate(psi) for level in range(len(levels))]
-    planes = [1] * len(phi) + [2] * (len(filters) - len(phi))
+    folds = [(matrices.general_lowpass_backward, g.J - level) for level in range(len(phi))]
+    folds += [(matrices.fold_weights_backward, j - level) for j in range(g.J) for level in range(len(psi[j]))]
     grads = zip(*(_in_a_row(grads) for grads in sums.values()))
-    return [grad_x] + [None if parts[0] is None else matrices.fold_weights_backward(sum(parts[1:], parts[0]), hat, *how)
-                       for hat, *how, parts in zip(filters, octaves, planes, grads)]
+    return [grad_x] + [None if parts[0] is None else unfold(sum(parts[1:], parts[0]), hat, octaves)
+                       for hat, (unfold, octaves), parts in zip(filters, folds, grads)]
 
 
 def _in_a_row(constants: Constants) -> List[Any]:

@@ -21,6 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Results of a low-pass for which one product with a matrix of their size by the image's costs less than two changes of
+# basis, gathers and a fold.
+FEW = 64
+
 
 def cached(function: Callable) -> Callable:
     """Keep the latest results, made outside of inference mode, whose tensors no gradient could pass."""
@@ -209,7 +213,7 @@ def fold_weights(hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
     return weights.view(G, Q, C, P * planes * len(hat), m)
 
 
-def fold_weights_backward(grad: Tensor, hat: Tensor, octaves: int, planes: int) -> Tensor:
+def fold_weights_backward(grad: Tensor, hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
     """Gradient to filters (L, M, N), or to one (M, N), from that to their weights."""
     M, N = hat.shape[-2:]
     table = folding(M, N, octaves, hat.dtype, hat.device)
@@ -248,12 +252,23 @@ def gathering(M: int, N: int, octaves: int, device: torch.device) -> Gather:
 
 
 class LowPass(NamedTuple):
-    """Low-pass, sampling and unpadding. Of images, if the filter is separable: by `rows` (h, M) and `cols` (w, N).
-    Otherwise by the fold `weights`, then by rows and cols of the classes after it.
+    """Low-pass, sampling and unpadding, in one of three ways.
+
+    Of images, by `rows` (h, M) and `cols` (w, N) if the filter is separable, `weights` being None. Of images, by
+    `weights` (h, w, M * N), the others being None, if there are few results. Else of coefficients, by the fold
+    `weights`, then by rows and cols of the classes after it.
     """
-    rows: Tensor
-    cols: Tensor
+    rows: Optional[Tensor]
+    cols: Optional[Tensor]
     weights: Optional[Tensor]
+
+    @property
+    def whole(self) -> bool:
+        return self.rows is None
+
+    @property
+    def by_class(self) -> bool:
+        return self.rows is not None and self.weights is not None
 
 
 def separable(hat: Tensor) -> bool:
@@ -265,12 +280,17 @@ def separable(hat: Tensor) -> bool:
                 & ((cols[1:] - cols[1:].flip(0)).abs().max() <= eps))
 
 
+def distances(n: int, octaves: int, order: Tensor) -> Tensor:
+    """From samples in that order to the results, without the first and the last, modulo n: (results, n)."""
+    s = 1 << octaves
+    return (torch.arange(s, n - s, s)[:, None] - order) % n
+
+
 def separable_lowpass(hat: Tensor, octaves: int) -> LowPass:
     """For a separable filter (M, N)."""
     def matrix(factor: Tensor, order: Tensor) -> Tensor:
-        n, s = len(factor), 1 << octaves
         kernel = torch.fft.ifft(factor.double()).real
-        return kernel[(torch.arange(s, n - s, s)[:, None] - order).to(hat.device) % n].to(hat.dtype)
+        return kernel[distances(len(factor), octaves, order).to(hat.device)].to(hat.dtype)
 
     M, N = hat.shape
     return LowPass(matrix(hat[:, 0], banded(M)), matrix(hat[0] / hat[0, 0], torch.arange(N)), None)
@@ -282,7 +302,27 @@ def unpadded(M: int, N: int, dtype: torch.dtype, device: torch.device) -> Tuple[
     return ordered(M)[0][1:-1].to(device, dtype), ordered(N)[1][1:-1].to(device, dtype)
 
 
+@cached
+def whole_places(M: int, N: int, octaves: int, device: torch.device) -> Tensor:
+    """Which value of a kernel (M * N) is the weight of a sample in a result: (h, w, M * N)."""
+    rows, cols = distances(M, octaves, banded(M)), distances(N, octaves, torch.arange(N))
+    return (rows[:, None, :, None] * N + cols[None, :, None, :]).flatten(2).to(device)
+
+
 def general_lowpass(hat: Tensor, octaves: int) -> LowPass:
     """For any filter (M, N)."""
-    rows, cols = unpadded(hat.shape[0] >> octaves, hat.shape[1] >> octaves, hat.dtype, hat.device)
+    M, N = hat.shape[0] >> octaves, hat.shape[1] >> octaves
+    if (M - 2) * (N - 2) <= FEW:
+        kernel = torch.fft.ifft2(hat.double()).real.flatten()
+        return LowPass(None, None, kernel[whole_places(*hat.shape, octaves, hat.device)].to(hat.dtype))
+    rows, cols = unpadded(M, N, hat.dtype, hat.device)
     return LowPass(rows, cols, fold_weights(hat.unsqueeze(0), octaves, 1))
+
+
+def general_lowpass_backward(grad: Tensor, hat: Tensor, octaves: int) -> Tensor:
+    """Gradient to a filter (M, N) from that to its weights."""
+    if grad.ndim > 3:
+        return fold_weights_backward(grad, hat, octaves, 1)
+    kernel = grad.new_zeros(hat.numel(), dtype=torch.float64)
+    kernel.index_add_(0, whole_places(*hat.shape, octaves, hat.device).flatten(), grad.double().flatten())
+    return (torch.fft.fft2(kernel.view(hat.shape)).real / hat.numel()).to(hat.dtype)

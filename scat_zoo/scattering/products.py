@@ -34,6 +34,7 @@ OPERATIONS = {
     'add_square': 'out.addcmul_(a, a)',
     'sqrt': 'out.sqrt_()',
     'add_bmm': 'out.baddbmm_(a, b)',
+    'add_mm': 'out.addmm_(a, b)',
     'select': 'torch.index_select(a, 0, b, out=out)',
     'infinite_if_zero': 'torch.threshold_(out, 0.0, float("inf"))',
     'mul': 'out.mul_(a)',
@@ -281,6 +282,21 @@ def lowpass_rows(p: Program, low: LowPass, half: Tensor) -> Tensor:
     return out
 
 
+def lowpass_whole(p: Program, weights: Tensor, u: Tensor, out: Tensor, add: bool = False) -> None:
+    """Images, or a part of their samples, (samples, R), into (h, w, R) or added to it."""
+    p.call('add_mm' if add else 'mm', out.flatten(0, 1), weights.flatten(0, 1), u)
+
+
+def lowpass_whole_backward(p: Program, weights: Tensor, grad: Tensor, u: Tensor, grad_weights: Optional[Tensor],
+                           grad_u: Optional[Tensor]) -> None:
+    """The transpose, into grad_u (samples, R), and the gradient to the weights, added; each where it is given."""
+    grad = grad.flatten(0, 1)
+    if grad_weights is not None:
+        p.call('add_mm', grad_weights.flatten(0, 1), grad, u.t())
+    if grad_u is not None:
+        p.call('mm', grad_u, weights.flatten(0, 1).t(), grad)
+
+
 def lowpass_general(p: Program, low: LowPass, c: Tensor) -> Tensor:
     """(h, w, R) from coefficients by class (classes, functions, R)."""
     d = p.take(*low.weights.shape[:-1], c.shape[-1])
@@ -338,6 +354,11 @@ def tiles(count: int, row: int) -> List[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def samples_of(rows: Axis, N: int, band: int, tile: slice) -> slice:
+    """The samples of a tile of rows of a band, among all of them."""
+    return slice((band * rows.r + tile.start) * N, (band * rows.r + tile.stop) * N)
+
+
 class Moduli(NamedTuple):
     """Filtered signals z (bands, r, N, 2 * R) and their moduli u (bands, r, N, R), kept for a backward pass."""
     z: Tensor
@@ -352,11 +373,13 @@ def keep_moduli(p: Program, half: Tensor) -> Moduli:
 
 def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
           kept: Optional[Moduli] = None) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Moduli of what `wavelets` gives: low-passed on columns if low is given, and their coefficients if they are read.
+    """Moduli of what `wavelets` gives: low-passed, (h, w, R), if low is given, and their coefficients if they are read.
     """
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows = axis(M, half.dtype, half.device)
-    lowered = None if low is None else p.take(rows.m, rows.r, len(low.cols), R)
+    lowered = None
+    if low is not None:
+        lowered = p.take(*low.weights.shape[:2], R) if low.whole else p.take(rows.m, rows.r, len(low.cols), R)
     analysed = p.take(M, N, R) if read else None
     mark = p.top
     for band in range(rows.m):
@@ -368,7 +391,10 @@ def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
             u = p.take(*z.shape[:2], R) if kept is None else kept.u[band, tile]
             synthesise_cols(p, e[tile], z)
             modulus(p, z, u)
-            if low is not None:
+            if low is not None and low.whole:
+                samples = samples_of(rows, N, band, tile)
+                lowpass_whole(p, low.weights[..., samples], u.view(-1, R), lowered, add=samples.start > 0)
+            elif low is not None:
                 lowpass_cols(p, low, u, lowered[band, tile])
             if read:
                 analyse_cols(p, u, a[tile])
@@ -376,16 +402,22 @@ def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
         if read:
             analyse_band(p, rows, a, analysed, band)
         p.top = mark
-    return None if low is None else lowered.view(M, -1, R), analyse_groups(p, rows, analysed) if read else None
+    if low is not None and not low.whole:
+        lowered = lowpass_rows(p, low, lowered.view(M, -1, R))
+    return lowered, analyse_groups(p, rows, analysed) if read else None
 
 
 def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Optional[LowPass], lowered: Optional[Tensor],
-                   coefficients: Optional[Tensor]) -> None:
-    """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept."""
+                   coefficients: Optional[Tensor], grad_weights: Optional[Tensor]) -> None:
+    """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept.
+
+    The gradient to the weights of a low-pass of images is added to grad_weights, if given.
+    """
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows, outer = axis(M, half.dtype, half.device), p.top
     analysed = None if coefficients is None else synthesise_groups(p, rows, coefficients)
-    lowered = None if low is None else lowered.view(rows.m, rows.r, -1, R)
+    if low is not None and not low.whole:
+        lowered = lowpass_rows_backward(p, low, lowered).view(rows.m, rows.r, -1, R)
     mark = p.top
     for band in range(rows.m):
         if kept is None or rows.samples is None:
@@ -401,7 +433,13 @@ def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Option
                 modulus(p, z, u)
             else:
                 z, u = kept.z[band, tile], kept.u[band, tile]
-            grad = None if low is None else lowpass_cols_backward(p, low, lowered[band, tile])
+            grad = None
+            if low is not None and low.whole:
+                grad, samples = p.take(*u.shape), samples_of(rows, N, band, tile)
+                lowpass_whole_backward(p, low.weights[..., samples], lowered, u.view(-1, R),
+                                       None if grad_weights is None else grad_weights[..., samples], grad.view(-1, R))
+            elif low is not None:
+                grad = lowpass_cols_backward(p, low, lowered[band, tile])
             if a is not None:
                 read = p.take(*u.shape)
                 synthesise_cols(p, a[tile], read)
@@ -476,9 +514,8 @@ def first_order(g: Plan, j1: int, out: Tensor) -> Tensor:
 
 def lowpass_layer(p: Program, half: Tensor, low: LowPass, octaves: int, read: bool) -> Tuple[Tensor, Optional[Tensor]]:
     """Moduli of what `wavelets` gives: low-passed, (h, w, R), and their coefficients if they are read."""
-    if low.weights is None:
-        lowered, coefficients = layer(p, half, low, read)
-        return lowpass_rows(p, low, lowered), coefficients
+    if not low.by_class:
+        return layer(p, half, low, read)
     _, coefficients = layer(p, half, None, True)
     return lowpass_general(p, low, gather(p, coefficients, octaves)), coefficients
 
@@ -487,8 +524,13 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
     """From images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
     B, (u, X) = x.shape[-1], image(p, x, g)
     low = k.phi[0]
-    s = lowpass_rows(p, low, lowpass_cols(p, low, u)) if low.weights is None else \
-        lowpass_general(p, low, gather(p, X, g.J))
+    if low.whole:
+        s = p.take(*low.weights.shape[:2], B)
+        lowpass_whole(p, low.weights, u.view(-1, B), s)
+    elif low.by_class:
+        s = lowpass_general(p, low, gather(p, X, g.J))
+    else:
+        s = lowpass_rows(p, low, lowpass_cols(p, low, u))
     p.call('copy', out[:, :, 0], s)
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
@@ -516,12 +558,15 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
         grad_x: into which the gradient to x is put, if needed.
     """
     B, needs_x = x.shape[-1], grad_x is not None
-    _, X = image(p, x, g)
+    u, X = image(p, x, g)
     grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
     if needs_x:
         p.call('zero', grad_X)
     s = contiguous(p, grad[:, :, 0])
-    if low.weights is None:
+    if low.whole:
+        grad_u = p.take(*u.shape) if needs_x else None
+        lowpass_whole_backward(p, low.weights, s, u.view(-1, B), grads.phi[0], grad_u.view(-1, B) if needs_x else None)
+    elif not low.by_class:
         grad_u = lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s)) if needs_x else None
     else:
         grad_c = lowpass_general_backward(p, low, s, gather(p, X, g.J), grads.phi[0], needs_x)
@@ -532,7 +577,7 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
         c1 = gather(p, X, j1)
         half1 = wavelets(p, k.psi[j1][0], c1, g.M >> j1, g.N >> j1)
         s = contiguous(p, first_order(g, j1, grad)).flatten(2)
-        general = low.weights is not None
+        general = low.by_class
         kept = keep_moduli(p, half1) if read or general else None
         Y = layer(p, half1, None, True, kept)[1] if read or general else None
         grad_Y = p.take(*Y.shape) if Y is not None else None
@@ -549,8 +594,7 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
                 scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=general or j2 > j1 + 1)
                 p.top = mark
             p.top = inner
-        layer_backward(p, half1, kept, None if general else low,
-                       None if general else lowpass_rows_backward(p, low, s), grad_Y)
+        layer_backward(p, half1, kept, None if general else low, s, grad_Y, grads.phi[j1])
         grad_c = wavelets_backward(p, k.psi[j1][0], half1, c1, grads.psi[j1][0], needs_x)
         if needs_x:
             scatter(p, grad_c, j1, grad_X, add=True)
@@ -562,15 +606,15 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
 def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_weights: Optional[Tensor],
                     octaves: int) -> None:
     """`lowpass_layer` backward, if its coefficients were not read: the gradient to half is written over half."""
-    if low.weights is None:
-        layer_backward(p, half, None, low, lowpass_rows_backward(p, low, grad), None)
+    if not low.by_class:
+        layer_backward(p, half, None, low, grad, None, grad_weights)
         return
     kept = keep_moduli(p, half)
     coefficients = layer(p, half, None, True, kept)[1]
     grad_c = lowpass_general_backward(p, low, grad, gather(p, coefficients, octaves), grad_weights, True)
     grad_coefficients = p.take(*coefficients.shape)
     scatter(p, grad_c, octaves, grad_coefficients, add=False)
-    layer_backward(p, half, kept, None, None, grad_coefficients)
+    layer_backward(p, half, kept, None, None, grad_coefficients, None)
 
 
 def contiguous(p: Program, t: Tensor) -> Tensor:
