@@ -90,6 +90,17 @@ def test_python_executes_the_same(monkeypatch):
     assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
 
 
+def test_autocast_changes_nothing():
+    """Neither that of torch nor that of TorchScript, which has one of its own."""
+    S, x = ScatteringTorch2D(2, (16, 16), learnable=True), images((16, 16)).float()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            s = S(x)
+        results.append([s, *torch.autograd.grad(s.sum(), list(S.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_gradient_is_zero_where_the_modulus_is():
     x = torch.zeros(2, 32, 32, requires_grad=True)
     S = ScatteringTorch2D(2, (32, 32), learnable=True)
