@@ -102,6 +102,10 @@ def _lowpass(hat: Tensor, octaves: int) -> matrices.LowPass:
     return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves)
 
 
+def _weights(hat: Tensor, octaves: int) -> Tensor:
+    return matrices.fold_weights(hat, octaves, once=True)
+
+
 def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool]) -> Constants:
     """What the products need of the filters; `needs` tells which of these need a gradient, and so no shortcut."""
     def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, octaves: int) -> Any:
@@ -113,7 +117,7 @@ def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool]) -> Cons
     (phi, psi), (phi_needs, psi_needs) = _by_scale(g, filters), _by_scale(g, needs)
     low = [constant(matrices.general_lowpass, _lowpass, hat, need, g.J - level)
            for level, (hat, need) in enumerate(zip(phi, phi_needs))]
-    return Constants(low, [[constant(matrices.fold_weights, matrices.fold_weights, hat, need, j - level)
+    return Constants(low, [[constant(matrices.fold_weights, _weights, hat, need, j - level)
                             for level, (hat, need) in enumerate(zip(*levels))]
                            for j, levels in enumerate(zip(psi, psi_needs))])
 

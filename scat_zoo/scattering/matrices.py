@@ -192,17 +192,19 @@ def _signs(plane: int) -> int:
     return 1 - 2 * plane
 
 
-def fold_weights(hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
+def fold_weights(hat: Tensor, octaves: int, planes: int = 2, once: bool = False) -> Tensor:
     """What filters do to coefficients before sampling every 2^octaves pixels; linear in the filters.
 
     Args:
         hat: real filters in Fourier, (L, M, N).
         planes: 2 for the real and the imaginary part, 1 for the real part.
+        once: whether not to keep the table, which is as large as three filters, since the weights will be kept.
 
     Returns:
         (row groups, row functions 2, classes of the group, column functions 2 * planes * L, functions 4^(octaves + 1)).
     """
-    table = folding(hat.shape[1], hat.shape[2], octaves, hat.dtype, hat.device)
+    make = folding.__wrapped__ if once else folding
+    table = make(hat.shape[1], hat.shape[2], octaves, hat.dtype, hat.device)
     _, G, Q, C, P, m = table.real.shape
     weights = hat.new_empty(G, Q, C, P, planes, len(hat), m)
     values = hat.flatten(1).index_select(1, table.places.flatten()).view(len(hat), 2, 2, G, 1, C, 1, m)
