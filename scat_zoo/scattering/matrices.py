@@ -253,6 +253,41 @@ def gathering(M: int, N: int, octaves: int, device: torch.device) -> Gather:
     return Gather(take.to(device), back.to(device))
 
 
+class Weights(NamedTuple):
+    """`values`, as of `fold_weights`, of the functions that stand at `take` (classes, functions); None for all."""
+    values: Tensor
+    take: Optional[Tensor]
+
+
+def all_weights(hat: Tensor, octaves: int) -> Weights:
+    """Those of filters (L, M, N) that may change."""
+    return Weights(fold_weights(hat, octaves), None)
+
+
+def fixed_weights(hat: Tensor, octaves: int) -> Weights:
+    """The same for filters that stay."""
+    return Weights(fold_weights(hat, octaves, once=True), None)
+
+
+def large_weights(hat: Tensor, octaves: int) -> Weights:
+    """Without functions to which every filter gives less than a rounding error of the largest weight.
+
+    The wavelets of a coarse scale are small on most of the plane: of 256 functions in a class for an analytic bank's
+    fourth scale, 36 are left. The same number is for all classes, the small ones filling up some.
+    """
+    weights = fold_weights(hat, octaves, once=True)
+    G, Q, C, R, m = weights.shape
+    sizes = weights.abs().amax((1, 3)).flatten(0, 1)                                    # (classes, functions)
+    small = sizes <= sizes.max() * torch.finfo(hat.dtype).eps / 16                       # not for NaN
+    count = max(1, int((~small).sum(1).max()))
+    if count > 7 * m // 8:
+        return Weights(weights, None)
+    order = sizes.argsort(dim=1, descending=True)[:, :count].sort(dim=1).values
+    place = order.view(G, 1, C, 1, count).expand(G, Q, C, R, count)
+    take = gathering(hat.shape[1], hat.shape[2], octaves, hat.device).take
+    return Weights(weights.gather(-1, place), take.view(-1, m).gather(1, order))
+
+
 class LowPass(NamedTuple):
     """Low-pass, sampling and unpadding, in one of three ways.
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .matrices import Axis, LowPass, axis, gathering, reflection, repeated_cols
+from .matrices import Axis, LowPass, Weights, axis, gathering, reflection, repeated_cols
 
 # Multiplications below which torch.bmm takes a loop of its own in place of the BLAS, which is several times slower.
 SMALLEST = 400
@@ -113,7 +113,13 @@ class Program:
 class Constants(NamedTuple):
     """What the products need of the filters: low-pass by level, weights of the wavelets by scale and level."""
     phi: List[LowPass]
-    psi: List[List[Tensor]]
+    psi: List[List[Weights]]
+
+
+class Gradients(NamedTuple):
+    """Those to the weights in `Constants`, None where not needed."""
+    phi: List[Optional[Tensor]]
+    psi: List[List[Optional[Tensor]]]
 
 
 class Plan(NamedTuple):
@@ -191,13 +197,14 @@ def synthesise_groups(p: Program, rows: Axis, d: Tensor) -> Tensor:
 
 # ---- filters ----
 
-def gather(p: Program, coefficients: Tensor, octaves: int) -> Tensor:
-    """Coefficients (M, N, R) by classes: (classes, functions, R)."""
+def gather(p: Program, coefficients: Tensor, octaves: int, take: Optional[Tensor] = None) -> Tensor:
+    """Coefficients (M, N, R) by classes: (classes, functions, R), the functions at `take` or all."""
     M, N, R = coefficients.shape
-    take = gathering(M, N, octaves, coefficients.device).take
-    out = p.take(len(take), R)
-    p.call('select', out, coefficients.view(M * N, R), take)
-    return out.view(-1, 4 << 2 * octaves, R)
+    if take is None:
+        take = gathering(M, N, octaves, coefficients.device).take.view(-1, 4 << 2 * octaves)
+    out = p.take(*take.shape, R)
+    p.call('select', out.view(-1, R), coefficients.view(M * N, R), take.flatten())
+    return out
 
 
 def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> None:
@@ -534,14 +541,16 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
     p.call('copy', out[:, :, 0], s)
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
-        half = wavelets(p, k.psi[j1][0], gather(p, X, j1), g.M >> j1, g.N >> j1)
+        weights = k.psi[j1][0]
+        half = wavelets(p, weights.values, gather(p, X, j1, weights.take), g.M >> j1, g.N >> j1)
         s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
         p.call('copy', first_order(g, j1, out), s.unflatten(2, (g.L, B)))
         for j2 in range(j1 + 1, g.J if read else 0):
-            inner, c = p.top, gather(p, Y, j2 - j1)
+            inner, weights = p.top, k.psi[j2][j1]
+            c = gather(p, Y, j2 - j1, weights.take)
             for columns, place in parts_of(g, j1, j2, B, out):
                 mark = p.top
-                half = wavelets(p, k.psi[j2][j1], c[:, :, columns], g.M >> j2, g.N >> j2)
+                half = wavelets(p, weights.values, c[:, :, columns], g.M >> j2, g.N >> j2)
                 s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
                 p.call('copy', place, s.view(*s.shape[:2], *place.shape[2:]))
                 p.top = mark
@@ -549,7 +558,7 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
         p.top = outer
 
 
-def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Constants, g: Plan,
+def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Gradients, g: Plan,
                     grad_x: Optional[Tensor]) -> None:
     """From images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
 
@@ -575,7 +584,7 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read, low = p.top, g.max_order > 1 and j1 < g.J - 1, k.phi[j1]
         c1 = gather(p, X, j1)
-        half1 = wavelets(p, k.psi[j1][0], c1, g.M >> j1, g.N >> j1)
+        half1 = wavelets(p, k.psi[j1][0].values, c1, g.M >> j1, g.N >> j1)
         s = contiguous(p, first_order(g, j1, grad)).flatten(2)
         general = low.by_class
         kept = keep_moduli(p, half1) if read or general else None
@@ -588,14 +597,14 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
             inner, c = p.top, gather(p, Y, j2 - j1)
             for columns, place in parts_of(g, j1, j2, B, grad):
                 mark, part = p.top, c[:, :, columns]
-                half = wavelets(p, k.psi[j2][j1], part, g.M >> j2, g.N >> j2)
+                half = wavelets(p, k.psi[j2][j1].values, part, g.M >> j2, g.N >> j2)
                 second_backward(p, half, k.phi[j2], contiguous(p, place).flatten(2), grads.phi[j2], g.J - j2)
-                grad_c = wavelets_backward(p, k.psi[j2][j1], half, part, grads.psi[j2][j1], True)
+                grad_c = wavelets_backward(p, k.psi[j2][j1].values, half, part, grads.psi[j2][j1], True)
                 scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=general or j2 > j1 + 1)
                 p.top = mark
             p.top = inner
         layer_backward(p, half1, kept, None if general else low, s, grad_Y, grads.phi[j1])
-        grad_c = wavelets_backward(p, k.psi[j1][0], half1, c1, grads.psi[j1][0], needs_x)
+        grad_c = wavelets_backward(p, k.psi[j1][0].values, half1, c1, grads.psi[j1][0], needs_x)
         if needs_x:
             scatter(p, grad_c, j1, grad_X, add=True)
         p.top = outer
