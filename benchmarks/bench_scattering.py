@@ -5,6 +5,8 @@
 
 Both sides run in one process, interleaved, after a warm-up; times are medians of at least 7 runs. Process time counts
 all threads' work and shows what one thread does even where others use the machine; wall time shows what several gain.
+On a GPU its own events take the place of process time, and a line tells what our forward pass takes as a CUDA graph.
+Rows marked bf16 run under autocast, and give the error of that against kymatio in float32.
 Peak memory (VmHWM above the imported libraries) is taken in a fresh process for each side. Needs the extra `bench`.
 Where pytorch_wavelets is installed, the time of its DTCWT scattering stands beside J = 2: another transform, of 6 fixed
 orientations and 49 outputs for each colour in place of 81. `--scaling` prints how our time and memory grow.
@@ -23,7 +25,7 @@ from torch import nn
 
 CASES = ['128x3x32x32,J=2', '128x1x28x28,J=2', '8x3x224x224,J=3', '4x3x224x224,J=4', '16x3x96x127,J=4',
          '1x3x224x224,J=3']
-MODES = ['forward', 'to the input', 'to the filters']
+MODES = ['forward', 'forward, bf16', 'to the input', 'to the filters']
 L = 8
 
 
@@ -54,9 +56,9 @@ SIDES = {'kymatio': kymatio, 'scat_zoo': scat_zoo}
 
 def step(S: nn.Module, x: torch.Tensor, mode: str) -> Callable[[], None]:
     """What is timed: a forward pass without gradients, or one with a backward pass."""
-    if mode == 'forward':
+    if mode.startswith('forward'):
         def run() -> None:
-            with torch.no_grad():
+            with torch.no_grad(), autocast(x, mode):
                 S(x)
     else:
         x = x.clone().requires_grad_(mode == 'to the input')
@@ -64,6 +66,25 @@ def step(S: nn.Module, x: torch.Tensor, mode: str) -> Callable[[], None]:
         def run() -> None:
             S(x).sum().backward()
     return run
+
+
+def autocast(x: torch.Tensor, mode: str) -> torch.autocast:
+    """Enabled in the rows marked bf16."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=mode.endswith('bf16'))
+
+
+def replayed(S: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+    """The forward pass as a CUDA graph."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad():
+        with torch.cuda.stream(stream):                     # what is made once must not become part of the graph
+            for _ in range(3):
+                S(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            S(x)
+    return graph.replay
 
 
 def fft_floor(size: Tuple[int, ...], J: int, device: str) -> Callable[[], None]:
@@ -93,24 +114,39 @@ def dtcwt(x: torch.Tensor) -> Dict[str, Callable[[], None]]:
     return {'DTCWT': step(ScatLayerj2().to(x.device), x, 'forward')}
 
 
+def clocked(run: Callable[[], None], device: str) -> Tuple[float, float]:
+    """(process time, or the GPU's on one, wall time) of a run, in seconds."""
+    if device == 'cuda':
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        wall = time.perf_counter()
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000, time.perf_counter() - wall
+    process, wall = time.process_time(), time.perf_counter()
+    run()
+    return time.process_time() - process, time.perf_counter() - wall
+
+
 def timed(runs: Dict[str, Callable[[], None]], repeats: int, device: str) -> Dict[str, Tuple[float, float]]:
-    """(process time, wall time) of each, in seconds, medians of interleaved runs."""
+    """`clocked` for each, medians of interleaved runs after one to warm up."""
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in runs}
     for i in range(repeats + 1):
         for name, run in runs.items():
-            process, wall = time.process_time(), time.perf_counter()
-            run()
-            if device == 'cuda':
-                torch.cuda.synchronize()
-            if i > 0:                                       # the first is the warm-up
-                times[name].append((time.process_time() - process, time.perf_counter() - wall))
+            seconds = clocked(run, device)
+            if i > 0:
+                times[name].append(seconds)
     return {name: tuple(statistics.median(column) for column in zip(*values)) for name, values in times.items()}
 
 
-def errors(ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> List[float]:
-    """Largest difference over the largest coefficient, for orders 0, 1, 2."""
+def errors(ours: nn.Module, theirs: nn.Module, x: torch.Tensor, mode: str) -> List[float]:
+    """Largest difference over the largest coefficient, for orders 0, 1, 2; theirs is in float32 in every mode."""
     with torch.no_grad():
-        a, b = ours(x), theirs(x)
+        b = theirs(x)
+        with autocast(x, mode):
+            a = ours(x)
     channels = [[i for i, path in enumerate(ours.paths) if path.order == n] for n in range(3)]
     return [((a - b)[..., c, :, :].abs().max() / b[..., c, :, :].abs().max()).item() for c in channels]
 
@@ -156,19 +192,22 @@ def bench(case: str, threads: int, repeats: int, device: str) -> List[Dict]:
             runs['FFTs alone'] = fft_floor(size, J, device)
             if J == 2:
                 runs.update(dtcwt(x))
+            if device == 'cuda':
+                runs['CUDA graph'] = replayed(sides['scat_zoo'], x)
         result = timed(runs, repeats, device)
         row = {'case': case, 'mode': mode, 'threads': threads, 'device': device, 'seconds': result,
                'ratio': result['kymatio'][0] / result['scat_zoo'][0],
                'wall_ratio': result['kymatio'][1] / result['scat_zoo'][1],
-               'errors': errors(sides['scat_zoo'], sides['kymatio'], x)}
+               'errors': errors(sides['scat_zoo'], sides['kymatio'], x, mode)}
         if 'FFTs alone' in result:
             row['floor'] = result['kymatio'][0] / result['FFTs alone'][0]
         if device == 'cpu' and threads == 1:
             row['memory'] = {name: memory_of(name, case, mode) for name in SIDES}
         rows.append(row)
         print(line(row), flush=True)
-        if 'DTCWT' in result:
-            print(f'{"":18}{"DTCWT, forward":23}{"":9}{result["DTCWT"][0]:9.3f}  (another transform)')
+        for name, remark in (('DTCWT', 'another transform'), ('CUDA graph', 'ours, replayed')):
+            if name in result:
+                print(f'{"":18}{name + ", forward":23}{"":9}{result[name][0]:9.3f}  ({remark})')
     return rows
 
 
@@ -204,7 +243,7 @@ def line(row: Dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--cases', nargs='+', default=CASES, help='such as 128x3x32x32,J=2')
-    parser.add_argument('--threads', nargs='+', type=int, default=sorted({1, torch.get_num_threads()}))
+    parser.add_argument('--threads', nargs='+', type=int, help='default: 1, and all that torch uses')
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--json', help='file for all figures')
@@ -221,8 +260,9 @@ def main() -> None:
           "Process time in seconds;\nratio, wall and floor: kymatio's time over ours, in wall time, over that of the "
           'FFTs alone')
     print(HEADER)
-    rows = [row for threads in args.threads for case in args.cases
-            for row in bench(case, threads, args.repeats, args.device)]
+    every = torch.get_num_threads()
+    threads = args.threads or sorted({1 if args.device == 'cpu' else every, every})
+    rows = [row for n in threads for case in args.cases for row in bench(case, n, args.repeats, args.device)]
     if args.json:
         with open(args.json, 'w') as file:
             json.dump(rows, file, indent=2)

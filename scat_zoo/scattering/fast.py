@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import geometry, matrices, products, transform
-from .products import Constants, Plan, Program
+from .products import Constants, Gradients, Plan, Program
 
 # Bytes of weights beyond which filters go the plain way, of those remembered, of a thread's spare memory.
 LARGEST = REMEMBERED = 1 << 29
@@ -102,18 +102,24 @@ def _lowpass(hat: Tensor, octaves: int) -> matrices.LowPass:
     return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves)
 
 
-def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool]) -> Constants:
-    """What the products need of the filters; `needs` tells which of these need a gradient, and so no shortcut."""
+def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complete: bool = True) -> Constants:
+    """What the products need of the filters.
+
+    Args:
+        needs: which of these need a gradient, and so no shortcut.
+        complete: with the weights that are too small to matter in a forward pass; a backward pass needs them.
+    """
     def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, octaves: int) -> Any:
         # On a GPU a comparison of values would wait for it, and take longer than the weights.
         if need or hat.device.type != 'cpu':
             return function(hat.detach(), octaves)
         return memory.get(fixed, hat.detach(), octaves)
 
+    fixed = matrices.fixed_weights if complete else matrices.large_weights
     (phi, psi), (phi_needs, psi_needs) = _by_scale(g, filters), _by_scale(g, needs)
     low = [constant(matrices.general_lowpass, _lowpass, hat, need, g.J - level)
            for level, (hat, need) in enumerate(zip(phi, phi_needs))]
-    return Constants(low, [[constant(matrices.fold_weights, matrices.fold_weights, hat, need, j - level)
+    return Constants(low, [[constant(matrices.all_weights, fixed, hat, need, j - level)
                             for level, (hat, need) in enumerate(zip(*levels))]
                            for j, levels in enumerate(zip(psi, psi_needs))])
 
@@ -194,12 +200,11 @@ def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
             return spare.forward[key][1]
         columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
         products.record_forward(program, columns, k, g, result)
-        h, w, paths, B = result.shape
 
         def run(images: Tensor, into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
             program.run()
-            into.copy_(result.view(h * w, -1).t().contiguous().view(paths, B, h, w).transpose(0, 1))
+            into.copy_(result.permute(3, 2, 0, 1))
 
         if alone and sum(t.nbytes for t in arrays) <= SPARED:
             if len(spare.forward) == 4:
@@ -217,9 +222,9 @@ def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g
     grad_x = torch.empty_like(x) if needs[0] else None
     phi, psi = _by_scale(g, needs[1:])
 
-    def zeros() -> Constants:
-        return Constants([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
-                         [[torch.zeros_like(weights) if need else None for weights, need in zip(*levels)]
+    def zeros() -> Gradients:
+        return Gradients([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
+                         [[torch.zeros_like(weights.values) if need else None for weights, need in zip(*levels)]
                           for levels in zip(k.psi, psi)])
 
     sums = {0: zeros()}                                     # gradients to the weights, by share of the chunks
@@ -241,12 +246,11 @@ def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g
         return run
 
     spread(prepare, _chunks(g, x, grad, x if grad_x is None else grad_x), x)
-    octaves = [g.J - level for level in range(len(phi))]
-    octaves += [j - level for j, levels in enumerate(psi) for level in range(len(levels))]
-    planes = [1] * len(phi) + [2] * (len(filters) - len(phi))
+    folds = [(matrices.general_lowpass_backward, g.J - level) for level in range(len(phi))]
+    folds += [(matrices.fold_weights_backward, j - level) for j in range(g.J) for level in range(len(psi[j]))]
     grads = zip(*(_in_a_row(grads) for grads in sums.values()))
-    return [grad_x] + [None if parts[0] is None else matrices.fold_weights_backward(sum(parts[1:], parts[0]), hat, *how)
-                       for hat, *how, parts in zip(filters, octaves, planes, grads)]
+    return [grad_x] + [None if parts[0] is None else unfold(sum(parts[1:], parts[0]), hat, octaves)
+                       for hat, (unfold, octaves), parts in zip(filters, folds, grads)]
 
 
 def _in_a_row(constants: Constants) -> List[Any]:
@@ -274,7 +278,8 @@ class Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, g: Plan, *filters: Tensor) -> Tensor:
-        ctx.g, ctx.k = g, constants(g, filters, [hat.requires_grad for hat in filters])
+        ctx.g, ctx.k = g, constants(g, filters, [hat.requires_grad for hat in filters],
+                                        complete=any(ctx.needs_input_grad))
         ctx.save_for_backward(x, *filters)
         return forward(x, ctx.k, g)
 

@@ -21,6 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Results of a low-pass for which one product with a matrix of their size by the image's costs less than two changes of
+# basis, gathers and a fold.
+FEW = 64
+
 
 def cached(function: Callable) -> Callable:
     """Keep the latest results, made outside of inference mode, whose tensors no gradient could pass."""
@@ -188,17 +192,19 @@ def _signs(plane: int) -> int:
     return 1 - 2 * plane
 
 
-def fold_weights(hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
+def fold_weights(hat: Tensor, octaves: int, planes: int = 2, once: bool = False) -> Tensor:
     """What filters do to coefficients before sampling every 2^octaves pixels; linear in the filters.
 
     Args:
         hat: real filters in Fourier, (L, M, N).
         planes: 2 for the real and the imaginary part, 1 for the real part.
+        once: whether not to keep the table, which is as large as three filters, since the weights will be kept.
 
     Returns:
         (row groups, row functions 2, classes of the group, column functions 2 * planes * L, functions 4^(octaves + 1)).
     """
-    table = folding(hat.shape[1], hat.shape[2], octaves, hat.dtype, hat.device)
+    make = folding.__wrapped__ if once else folding
+    table = make(hat.shape[1], hat.shape[2], octaves, hat.dtype, hat.device)
     _, G, Q, C, P, m = table.real.shape
     weights = hat.new_empty(G, Q, C, P, planes, len(hat), m)
     values = hat.flatten(1).index_select(1, table.places.flatten()).view(len(hat), 2, 2, G, 1, C, 1, m)
@@ -209,7 +215,7 @@ def fold_weights(hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
     return weights.view(G, Q, C, P * planes * len(hat), m)
 
 
-def fold_weights_backward(grad: Tensor, hat: Tensor, octaves: int, planes: int) -> Tensor:
+def fold_weights_backward(grad: Tensor, hat: Tensor, octaves: int, planes: int = 2) -> Tensor:
     """Gradient to filters (L, M, N), or to one (M, N), from that to their weights."""
     M, N = hat.shape[-2:]
     table = folding(M, N, octaves, hat.dtype, hat.device)
@@ -247,13 +253,59 @@ def gathering(M: int, N: int, octaves: int, device: torch.device) -> Gather:
     return Gather(take.to(device), back.to(device))
 
 
-class LowPass(NamedTuple):
-    """Low-pass, sampling and unpadding. Of images, if the filter is separable: by `rows` (h, M) and `cols` (w, N).
-    Otherwise by the fold `weights`, then by rows and cols of the classes after it.
+class Weights(NamedTuple):
+    """`values`, as of `fold_weights`, of the functions that stand at `take` (classes, functions); None for all."""
+    values: Tensor
+    take: Optional[Tensor]
+
+
+def all_weights(hat: Tensor, octaves: int) -> Weights:
+    """Those of filters (L, M, N) that may change."""
+    return Weights(fold_weights(hat, octaves), None)
+
+
+def fixed_weights(hat: Tensor, octaves: int) -> Weights:
+    """The same for filters that stay."""
+    return Weights(fold_weights(hat, octaves, once=True), None)
+
+
+def large_weights(hat: Tensor, octaves: int) -> Weights:
+    """Without functions to which every filter gives less than a rounding error of the largest weight.
+
+    The wavelets of a coarse scale are small on most of the plane: of 256 functions in a class for an analytic bank's
+    fourth scale, 36 are left. The same number is for all classes, the small ones filling up some.
     """
-    rows: Tensor
-    cols: Tensor
+    weights = fold_weights(hat, octaves, once=True)
+    G, Q, C, R, m = weights.shape
+    sizes = weights.abs().amax((1, 3)).flatten(0, 1)                                    # (classes, functions)
+    small = sizes <= sizes.max() * torch.finfo(hat.dtype).eps / 16                       # not for NaN
+    count = max(1, int((~small).sum(1).max()))
+    if count > 7 * m // 8:
+        return Weights(weights, None)
+    order = sizes.argsort(dim=1, descending=True)[:, :count].sort(dim=1).values
+    place = order.view(G, 1, C, 1, count).expand(G, Q, C, R, count)
+    take = gathering(hat.shape[1], hat.shape[2], octaves, hat.device).take
+    return Weights(weights.gather(-1, place), take.view(-1, m).gather(1, order))
+
+
+class LowPass(NamedTuple):
+    """Low-pass, sampling and unpadding, in one of three ways.
+
+    Of images, by `rows` (h, M) and `cols` (w, N) if the filter is separable, `weights` being None. Of images, by
+    `weights` (h, w, M * N), the others being None, if there are few results. Else of coefficients, by the fold
+    `weights`, then by rows and cols of the classes after it.
+    """
+    rows: Optional[Tensor]
+    cols: Optional[Tensor]
     weights: Optional[Tensor]
+
+    @property
+    def whole(self) -> bool:
+        return self.rows is None
+
+    @property
+    def by_class(self) -> bool:
+        return self.rows is not None and self.weights is not None
 
 
 def separable(hat: Tensor) -> bool:
@@ -265,12 +317,17 @@ def separable(hat: Tensor) -> bool:
                 & ((cols[1:] - cols[1:].flip(0)).abs().max() <= eps))
 
 
+def distances(n: int, octaves: int, order: Tensor) -> Tensor:
+    """From samples in that order to the results, without the first and the last, modulo n: (results, n)."""
+    s = 1 << octaves
+    return (torch.arange(s, n - s, s)[:, None] - order) % n
+
+
 def separable_lowpass(hat: Tensor, octaves: int) -> LowPass:
     """For a separable filter (M, N)."""
     def matrix(factor: Tensor, order: Tensor) -> Tensor:
-        n, s = len(factor), 1 << octaves
         kernel = torch.fft.ifft(factor.double()).real
-        return kernel[(torch.arange(s, n - s, s)[:, None] - order).to(hat.device) % n].to(hat.dtype)
+        return kernel[distances(len(factor), octaves, order).to(hat.device)].to(hat.dtype)
 
     M, N = hat.shape
     return LowPass(matrix(hat[:, 0], banded(M)), matrix(hat[0] / hat[0, 0], torch.arange(N)), None)
@@ -282,7 +339,27 @@ def unpadded(M: int, N: int, dtype: torch.dtype, device: torch.device) -> Tuple[
     return ordered(M)[0][1:-1].to(device, dtype), ordered(N)[1][1:-1].to(device, dtype)
 
 
+@cached
+def whole_places(M: int, N: int, octaves: int, device: torch.device) -> Tensor:
+    """Which value of a kernel (M * N) is the weight of a sample in a result: (h, w, M * N)."""
+    rows, cols = distances(M, octaves, banded(M)), distances(N, octaves, torch.arange(N))
+    return (rows[:, None, :, None] * N + cols[None, :, None, :]).flatten(2).to(device)
+
+
 def general_lowpass(hat: Tensor, octaves: int) -> LowPass:
     """For any filter (M, N)."""
-    rows, cols = unpadded(hat.shape[0] >> octaves, hat.shape[1] >> octaves, hat.dtype, hat.device)
+    M, N = hat.shape[0] >> octaves, hat.shape[1] >> octaves
+    if (M - 2) * (N - 2) <= FEW:
+        kernel = torch.fft.ifft2(hat.double()).real.flatten()
+        return LowPass(None, None, kernel[whole_places(*hat.shape, octaves, hat.device)].to(hat.dtype))
+    rows, cols = unpadded(M, N, hat.dtype, hat.device)
     return LowPass(rows, cols, fold_weights(hat.unsqueeze(0), octaves, 1))
+
+
+def general_lowpass_backward(grad: Tensor, hat: Tensor, octaves: int) -> Tensor:
+    """Gradient to a filter (M, N) from that to its weights."""
+    if grad.ndim > 3:
+        return fold_weights_backward(grad, hat, octaves, 1)
+    kernel = grad.new_zeros(hat.numel(), dtype=torch.float64)
+    kernel.index_add_(0, whole_places(*hat.shape, octaves, hat.device).flatten(), grad.double().flatten())
+    return (torch.fft.fft2(kernel.view(hat.shape)).real / hat.numel()).to(hat.dtype)

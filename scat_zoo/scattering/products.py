@@ -11,15 +11,13 @@ their order. So every product is one BLAS call on arrays as they lie. A chunk of
 
 Backward recomputes the chunk and takes the same steps transposed: analysis and synthesis are each other's transposes.
 """
-import functools
 import math
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .matrices import Axis, LowPass, axis, gathering, reflection, repeated_cols
+from .matrices import Axis, LowPass, Weights, axis, gathering, reflection, repeated_cols
 
 # Multiplications below which torch.bmm takes a loop of its own in place of the BLAS, which is several times slower.
 SMALLEST = 400
@@ -28,9 +26,56 @@ CACHED, CHUNK, MAPS = 1 << 17, 1 << 19, 24
 # Columns from which on products run well, and for which they run best.
 LEAST, MOST = 16, 48
 
+# What a program can do, as TorchScript that is Python too: each with an array `out` and at most two others.
+OPERATIONS = {
+    'bmm': 'torch.bmm(a, b, out=out)',
+    'mm': 'torch.mm(a, b, out=out)',
+    'square': 'torch.mul(a, a, out=out)',
+    'add_square': 'out.addcmul_(a, a)',
+    'sqrt': 'out.sqrt_()',
+    'add_bmm': 'out.baddbmm_(a, b)',
+    'add_mm': 'out.addmm_(a, b)',
+    'select': 'torch.index_select(a, 0, b, out=out)',
+    'infinite_if_zero': 'torch.threshold_(out, 0.0, float("inf"))',
+    'mul': 'out.mul_(a)',
+    'div': 'out.div_(a)',
+    'add': 'out.add_(a)',
+    'copy': 'out.copy_(a)',
+    'zero': 'out.zero_()',
+    'add_at': 'out.index_add_(0, b, a)',
+}
+SOURCE = '''
+def execute(codes: List[int], outs: List[Tensor], lefts: List[Tensor], rights: List[Tensor]) -> None:
+    for i in range(len(codes)):
+        code, out, a, b = codes[i], outs[i], lefts[i], rights[i]
+''' + ''.join(f'        {"elif" if i else "if"} code == {i}:\n            {line}\n'
+              for i, line in enumerate(OPERATIONS.values()))
+CODES = {name: i for i, name in enumerate(OPERATIONS)}
+
+
+def executed_by_python() -> Callable[..., None]:
+    """`execute` as a function of Python."""
+    names = {'torch': torch, 'List': List, 'Tensor': Tensor}
+    exec(SOURCE, names)
+    return names['execute']
+
+
+def executed_by_torch() -> Callable[..., None]:
+    """`execute` in TorchScript, which lets go of Python's lock: threads don't wait for one another at each operation.
+    """
+    execute = torch.jit.CompilationUnit(SOURCE).execute
+
+    def run(*lists: Any) -> None:
+        with torch.jit.optimized_execution(False):          # of this thread; to optimise takes longer than it saves
+            execute(*lists)
+    return run
+
+
+execute = executed_by_torch() if hasattr(torch.jit, 'CompilationUnit') else executed_by_python()
+
 
 class Program:
-    """Recorded calls, and the arrays that they work on: the same for every chunk of images.
+    """Recorded operations, and the arrays that they work on: the same for every chunk of images.
 
     The arrays are a stack: `take` gives the next one, of undefined content, and setting `top` back to an earlier value
     gives all later ones up. What is small stays in the processor's cache that way, and no fresh memory is touched.
@@ -42,7 +87,8 @@ class Program:
 
     def __init__(self, like: Tensor, arrays: List[Tensor]) -> None:
         self.like, self.arrays, self.top = like, arrays, 0
-        self.calls: List[Callable[[], Any]] = []
+        self.codes: List[int] = []
+        self.operands: Tuple[List[Tensor], List[Tensor], List[Tensor]] = [], [], []
 
     def take(self, *shape: int) -> Tensor:
         size = math.prod(shape)
@@ -54,18 +100,26 @@ class Program:
         self.top += 1
         return self.arrays[self.top - 1][:size].view(shape)
 
-    def call(self, function: Callable, *args: Any, **kwargs: Any) -> None:
-        self.calls.append(functools.partial(function, *args, **kwargs))
+    def call(self, operation: str, out: Tensor, a: Optional[Tensor] = None, b: Optional[Tensor] = None) -> None:
+        """Record one of `OPERATIONS`."""
+        self.codes.append(CODES[operation])
+        for operands, operand in zip(self.operands, (out, a, b)):
+            operands.append(out if operand is None else operand)
 
     def run(self) -> None:
-        for call in self.calls:
-            call()
+        execute(self.codes, *self.operands)
 
 
 class Constants(NamedTuple):
     """What the products need of the filters: low-pass by level, weights of the wavelets by scale and level."""
     phi: List[LowPass]
-    psi: List[List[Tensor]]
+    psi: List[List[Weights]]
+
+
+class Gradients(NamedTuple):
+    """Those to the weights in `Constants`, None where not needed."""
+    phi: List[Optional[Tensor]]
+    psi: List[List[Optional[Tensor]]]
 
 
 class Plan(NamedTuple):
@@ -90,10 +144,10 @@ def analyse_cols(p: Program, u: Tensor, out: Tensor) -> None:
     mark, cols = p.top, axis(N, u.dtype, u.device)
     if cols.samples is not None:
         half = p.take(rows, cols.r, cols.m * R)
-        p.call(torch.bmm, cols.samples.expand(rows, -1, -1), u.view(half.shape), out=half)
+        p.call('bmm', half, cols.samples.expand(rows, -1, -1), u.view(half.shape))
         u = half
     shape = rows * len(cols.cols), -1, R
-    p.call(torch.bmm, repeated_cols(N, rows, u.dtype, u.device), u.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), repeated_cols(N, rows, u.dtype, u.device), u.view(shape))
     p.top = mark
 
 
@@ -103,10 +157,10 @@ def synthesise_cols(p: Program, d: Tensor, out: Tensor) -> None:
     mark, cols = p.top, axis(N, d.dtype, d.device)
     half = out if cols.samples is None else p.take(rows, N, R)
     shape = rows * len(cols.cols), -1, R
-    p.call(torch.bmm, repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape), out=half.view(shape))
+    p.call('bmm', half.view(shape), repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape))
     if cols.samples is not None:
         shape = rows, cols.r, -1
-        p.call(torch.bmm, cols.samples.t().expand(rows, -1, -1), half.view(shape), out=out.view(shape))
+        p.call('bmm', out.view(shape), cols.samples.t().expand(rows, -1, -1), half.view(shape))
     p.top = mark
 
 
@@ -115,21 +169,21 @@ def synthesise_band(p: Program, rows: Axis, half: Tensor, band: int) -> Tensor:
     if rows.samples is None:
         return half
     out = p.take(rows.r, *half.shape[1:])
-    p.call(torch.mm, rows.samples.t(), half.view(rows.r, rows.m, -1)[:, band], out=out.view(rows.r, -1))
+    p.call('mm', out.view(rows.r, -1), rows.samples.t(), half.view(rows.r, rows.m, -1)[:, band])
     return out
 
 
 def analyse_band(p: Program, rows: Axis, u: Tensor, half: Tensor, band: int) -> None:
     """The transpose of `synthesise_band`, into half; with one step, u is half already."""
     if rows.samples is not None:
-        p.call(torch.mm, rows.samples, u.view(rows.r, -1), out=half.view(rows.r, rows.m, -1)[:, band])
+        p.call('mm', half.view(rows.r, rows.m, -1)[:, band], rows.samples, u.view(rows.r, -1))
 
 
 def analyse_groups(p: Program, rows: Axis, half: Tensor) -> Tensor:
     """Coefficients on rows (M, N, R) from the bands."""
     out = p.take(*half.shape)
     shape = len(rows.rows), -1, half[0].numel()
-    p.call(torch.bmm, rows.rows, half.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), rows.rows, half.view(shape))
     return out
 
 
@@ -137,19 +191,20 @@ def synthesise_groups(p: Program, rows: Axis, d: Tensor) -> Tensor:
     """The transpose of `analyse_groups`."""
     out = p.take(*d.shape)
     shape = len(rows.rows), -1, d[0].numel()
-    p.call(torch.bmm, rows.rows.transpose(1, 2), d.view(shape), out=out.view(shape))
+    p.call('bmm', out.view(shape), rows.rows.transpose(1, 2), d.view(shape))
     return out
 
 
 # ---- filters ----
 
-def gather(p: Program, coefficients: Tensor, octaves: int) -> Tensor:
-    """Coefficients (M, N, R) by classes: (classes, functions, R)."""
+def gather(p: Program, coefficients: Tensor, octaves: int, take: Optional[Tensor] = None) -> Tensor:
+    """Coefficients (M, N, R) by classes: (classes, functions, R), the functions at `take` or all."""
     M, N, R = coefficients.shape
-    take = gathering(M, N, octaves, coefficients.device).take
-    out = p.take(len(take), R)
-    p.call(torch.index_select, coefficients.view(M * N, R), 0, take, out=out)
-    return out.view(-1, 4 << 2 * octaves, R)
+    if take is None:
+        take = gathering(M, N, octaves, coefficients.device).take.view(-1, 4 << 2 * octaves)
+    out = p.take(*take.shape, R)
+    p.call('select', out.view(-1, R), coefficients.view(M * N, R), take.flatten())
+    return out
 
 
 def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> None:
@@ -158,9 +213,9 @@ def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> N
     mark, back = p.top, gathering(M, N, octaves, grad.device).back
     direct = out.is_contiguous() and not add
     ordered = out.view(M * N, R) if direct else p.take(M * N, R)
-    p.call(torch.index_select, grad.view(-1, R), 0, back, out=ordered)
+    p.call('select', ordered, grad.view(-1, R), back)
     if not direct:
-        p.call(out.add_ if add else out.copy_, ordered.view(M, N, R))
+        p.call('add' if add else 'copy', out, ordered.view(M, N, R))
     p.top = mark
 
 
@@ -171,13 +226,13 @@ def fold(p: Program, weights: Tensor, c: Tensor) -> Tensor:
     least = -(-SMALLEST // (rows * m))
     if c.shape[-1] >= least:
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], c, out=d[f])
+            p.call('bmm', d[f], weights[f], c)
     else:
         mark, wide, out = p.top, p.take(C, m, least), p.take(C, rows, least)
-        p.call(wide[:, :, :c.shape[-1]].copy_, c)
+        p.call('copy', wide[:, :, :c.shape[-1]], c)
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], wide, out=out)
-            p.call(d[f].copy_, out[:, :, :c.shape[-1]])
+            p.call('bmm', out, weights[f], wide)
+            p.call('copy', d[f], out[:, :, :c.shape[-1]])
         p.top = mark
     return d
 
@@ -187,9 +242,9 @@ def fold_backward(p: Program, weights: Tensor, d: Tensor, c: Tensor, grad_weight
     """The transpose, into grad, and the gradient to the weights, added to grad_weights; each where it is given."""
     for f in (0, 1):
         if grad_weights is not None:
-            p.call(grad_weights[f].baddbmm_, d[f], c.transpose(1, 2))
+            p.call('add_bmm', grad_weights[f], d[f], c.transpose(1, 2))
         if grad is not None:
-            p.call(grad.baddbmm_, weights[f].transpose(1, 2), d[f], beta=f)
+            p.call('add_bmm' if f else 'bmm', grad, weights[f].transpose(1, 2), d[f])
 
 
 def wavelets(p: Program, weights: Tensor, c: Tensor, M: int, N: int) -> Tensor:
@@ -198,7 +253,7 @@ def wavelets(p: Program, weights: Tensor, c: Tensor, M: int, N: int) -> Tensor:
     half = p.take(M, N, weights.shape[3] // 2 * c.shape[-1])
     mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
     for w, part, matrix, out in zip(weights, c.unflatten(0, (len(weights), -1)), rows.rows, half.view(by_group)):
-        p.call(torch.mm, matrix.t(), fold(p, w, part).view(out.shape), out=out)
+        p.call('mm', out, matrix.t(), fold(p, w, part).view(out.shape))
         p.top = mark
     return half
 
@@ -211,7 +266,7 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
     mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
     for g, (w, matrix, part) in enumerate(zip(weights, rows.rows, half.view(by_group))):
         d = p.take(*part.shape)
-        p.call(torch.mm, matrix, part, out=d)
+        p.call('mm', d, matrix, part)
         part, grad = (None if t is None else t.unflatten(0, (len(weights), -1))[g] for t in (c, result))
         fold_backward(p, w, d.view(*w.shape[:-1], -1), part, None if grad_weights is None else grad_weights[g], grad)
         p.top = mark
@@ -223,15 +278,30 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
 def lowpass_cols(p: Program, low: LowPass, u: Tensor, out: Optional[Tensor] = None) -> Tensor:
     """(rows, N, R) to (rows, w, R)."""
     out = p.take(len(u), len(low.cols), u.shape[-1]) if out is None else out
-    p.call(torch.bmm, low.cols.expand(len(u), -1, -1), u, out=out)
+    p.call('bmm', out, low.cols.expand(len(u), -1, -1), u)
     return out
 
 
 def lowpass_rows(p: Program, low: LowPass, half: Tensor) -> Tensor:
     """(M, w, R) to (h, w, R)."""
     out = p.take(len(low.rows), *half.shape[1:])
-    p.call(torch.mm, low.rows, half.view(len(half), -1), out=out.view(len(out), -1))
+    p.call('mm', out.view(len(out), -1), low.rows, half.view(len(half), -1))
     return out
+
+
+def lowpass_whole(p: Program, weights: Tensor, u: Tensor, out: Tensor, add: bool = False) -> None:
+    """Images, or a part of their samples, (samples, R), into (h, w, R) or added to it."""
+    p.call('add_mm' if add else 'mm', out.flatten(0, 1), weights.flatten(0, 1), u)
+
+
+def lowpass_whole_backward(p: Program, weights: Tensor, grad: Tensor, u: Tensor, grad_weights: Optional[Tensor],
+                           grad_u: Optional[Tensor]) -> None:
+    """The transpose, into grad_u (samples, R), and the gradient to the weights, added; each where it is given."""
+    grad = grad.flatten(0, 1)
+    if grad_weights is not None:
+        p.call('add_mm', grad_weights.flatten(0, 1), grad, u.t())
+    if grad_u is not None:
+        p.call('mm', grad_u, weights.flatten(0, 1).t(), grad)
 
 
 def lowpass_general(p: Program, low: LowPass, c: Tensor) -> Tensor:
@@ -239,21 +309,21 @@ def lowpass_general(p: Program, low: LowPass, c: Tensor) -> Tensor:
     d = p.take(*low.weights.shape[:-1], c.shape[-1])
     for weights, part, out in zip(low.weights, c.unflatten(0, (len(d), -1)), d):
         for f in (0, 1):
-            p.call(torch.bmm, weights[f], part, out=out[f])
+            p.call('bmm', out[f], weights[f], part)
     return lowpass_rows(p, low, lowpass_cols(p, low, d.view(low.rows.shape[1], -1, c.shape[-1])))
 
 
 def lowpass_rows_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
     """(h, w, R) to (M, w, R)."""
     out = p.take(low.rows.shape[1], *grad.shape[1:])
-    p.call(torch.mm, low.rows.t(), grad.view(len(grad), -1), out=out.view(len(out), -1))
+    p.call('mm', out.view(len(out), -1), low.rows.t(), grad.view(len(grad), -1))
     return out
 
 
 def lowpass_cols_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
     """(rows, w, R) to (rows, N, R)."""
     out = p.take(len(grad), low.cols.shape[1], grad.shape[-1])
-    p.call(torch.bmm, low.cols.t().expand(len(grad), -1, -1), grad, out=out)
+    p.call('bmm', out, low.cols.t().expand(len(grad), -1, -1), grad)
     return out
 
 
@@ -273,22 +343,27 @@ def lowpass_general_backward(p: Program, low: LowPass, grad: Tensor, c: Tensor, 
 def modulus(p: Program, z: Tensor, u: Tensor) -> None:
     """|z| of (rows, N, 2 planes * R) into u (rows, N, R)."""
     real, imag = z.unflatten(2, (2, -1)).unbind(2)
-    p.call(torch.mul, real, real, out=u)
-    p.call(u.addcmul_, imag, imag)
-    p.call(u.sqrt_)
+    p.call('square', u, real)
+    p.call('add_square', u, imag)
+    p.call('sqrt', u)
 
 
 def modulus_backward(p: Program, grad: Tensor, u: Tensor, z: Tensor) -> None:
     """Write the gradient to z over z: grad z / |z|, and 0 where z = 0. Overwrites u and grad too."""
-    p.call(F.threshold_, u, 0., math.inf)
-    p.call(grad.div_, u)
-    p.call(z.unflatten(2, (2, -1)).mul_, grad.unsqueeze(2))
+    p.call('infinite_if_zero', u)
+    p.call('div', grad, u)
+    p.call('mul', z.unflatten(2, (2, -1)), grad.unsqueeze(2))
 
 
 def tiles(count: int, row: int) -> List[slice]:
     """Rows to take at a time for the cache to hold them, of `row` numbers each."""
     size = -(-count // -(-count * row // CACHED))
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def samples_of(rows: Axis, N: int, band: int, tile: slice) -> slice:
+    """The samples of a tile of rows of a band, among all of them."""
+    return slice((band * rows.r + tile.start) * N, (band * rows.r + tile.stop) * N)
 
 
 class Moduli(NamedTuple):
@@ -305,11 +380,13 @@ def keep_moduli(p: Program, half: Tensor) -> Moduli:
 
 def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
           kept: Optional[Moduli] = None) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Moduli of what `wavelets` gives: low-passed on columns if low is given, and their coefficients if they are read.
+    """Moduli of what `wavelets` gives: low-passed, (h, w, R), if low is given, and their coefficients if they are read.
     """
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows = axis(M, half.dtype, half.device)
-    lowered = None if low is None else p.take(rows.m, rows.r, len(low.cols), R)
+    lowered = None
+    if low is not None:
+        lowered = p.take(*low.weights.shape[:2], R) if low.whole else p.take(rows.m, rows.r, len(low.cols), R)
     analysed = p.take(M, N, R) if read else None
     mark = p.top
     for band in range(rows.m):
@@ -321,7 +398,10 @@ def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
             u = p.take(*z.shape[:2], R) if kept is None else kept.u[band, tile]
             synthesise_cols(p, e[tile], z)
             modulus(p, z, u)
-            if low is not None:
+            if low is not None and low.whole:
+                samples = samples_of(rows, N, band, tile)
+                lowpass_whole(p, low.weights[..., samples], u.view(-1, R), lowered, add=samples.start > 0)
+            elif low is not None:
                 lowpass_cols(p, low, u, lowered[band, tile])
             if read:
                 analyse_cols(p, u, a[tile])
@@ -329,16 +409,22 @@ def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
         if read:
             analyse_band(p, rows, a, analysed, band)
         p.top = mark
-    return None if low is None else lowered.view(M, -1, R), analyse_groups(p, rows, analysed) if read else None
+    if low is not None and not low.whole:
+        lowered = lowpass_rows(p, low, lowered.view(M, -1, R))
+    return lowered, analyse_groups(p, rows, analysed) if read else None
 
 
 def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Optional[LowPass], lowered: Optional[Tensor],
-                   coefficients: Optional[Tensor]) -> None:
-    """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept."""
+                   coefficients: Optional[Tensor], grad_weights: Optional[Tensor]) -> None:
+    """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept.
+
+    The gradient to the weights of a low-pass of images is added to grad_weights, if given.
+    """
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows, outer = axis(M, half.dtype, half.device), p.top
     analysed = None if coefficients is None else synthesise_groups(p, rows, coefficients)
-    lowered = None if low is None else lowered.view(rows.m, rows.r, -1, R)
+    if low is not None and not low.whole:
+        lowered = lowpass_rows_backward(p, low, lowered).view(rows.m, rows.r, -1, R)
     mark = p.top
     for band in range(rows.m):
         if kept is None or rows.samples is None:
@@ -354,12 +440,18 @@ def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Option
                 modulus(p, z, u)
             else:
                 z, u = kept.z[band, tile], kept.u[band, tile]
-            grad = None if low is None else lowpass_cols_backward(p, low, lowered[band, tile])
+            grad = None
+            if low is not None and low.whole:
+                grad, samples = p.take(*u.shape), samples_of(rows, N, band, tile)
+                lowpass_whole_backward(p, low.weights[..., samples], lowered, u.view(-1, R),
+                                       None if grad_weights is None else grad_weights[..., samples], grad.view(-1, R))
+            elif low is not None:
+                grad = lowpass_cols_backward(p, low, lowered[band, tile])
             if a is not None:
                 read = p.take(*u.shape)
                 synthesise_cols(p, a[tile], read)
                 if grad is not None:
-                    p.call(read.add_, grad)
+                    p.call('add', read, grad)
                 grad = read
             modulus_backward(p, grad, u, z)
             analyse_cols(p, z, e[tile])
@@ -377,7 +469,7 @@ def image(p: Program, x: Tensor, g: Plan) -> Tuple[Tensor, Tensor]:
     rows = axis(g.M, x.dtype, x.device)
     y, z = reflection((h, w), (g.M, g.N), x.device)
     u, analysed = p.take(g.M, g.N, B), p.take(g.M, g.N, B)
-    p.call(torch.index_select, x.view(-1, B), 0, (y[:, None] * w + z).flatten(), out=u.view(-1, B))
+    p.call('select', u.view(-1, B), x.view(-1, B), (y[:, None] * w + z).flatten())
     mark, a = p.top, analysed if rows.samples is None else p.take(g.M, g.N, B)
     analyse_cols(p, u, a)
     for band in range(rows.m):
@@ -396,12 +488,12 @@ def image_backward(p: Program, coefficients: Tensor, u: Optional[Tensor], out: T
         synthesise_cols(p, synthesise_band(p, rows, analysed, band), into)
         p.top = mark
     if u is not None:
-        p.call(grad.add_, u)
+        p.call('add', grad, u)
     half, (y, z) = p.take(h, N, B), reflection((h, w), (M, N), out.device)
-    p.call(half.zero_)
-    p.call(half.index_add_, 0, y, grad)
-    p.call(out.zero_)
-    p.call(out.index_add_, 1, z, half)
+    p.call('zero', half)
+    p.call('add_at', half, grad, y)
+    p.call('zero', out)
+    p.call('add_at', out.transpose(0, 1), half.transpose(0, 1), z)
 
 
 class Part(NamedTuple):
@@ -429,9 +521,8 @@ def first_order(g: Plan, j1: int, out: Tensor) -> Tensor:
 
 def lowpass_layer(p: Program, half: Tensor, low: LowPass, octaves: int, read: bool) -> Tuple[Tensor, Optional[Tensor]]:
     """Moduli of what `wavelets` gives: low-passed, (h, w, R), and their coefficients if they are read."""
-    if low.weights is None:
-        lowered, coefficients = layer(p, half, low, read)
-        return lowpass_rows(p, low, lowered), coefficients
+    if not low.by_class:
+        return layer(p, half, low, read)
     _, coefficients = layer(p, half, None, True)
     return lowpass_general(p, low, gather(p, coefficients, octaves)), coefficients
 
@@ -440,27 +531,34 @@ def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) ->
     """From images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
     B, (u, X) = x.shape[-1], image(p, x, g)
     low = k.phi[0]
-    s = lowpass_rows(p, low, lowpass_cols(p, low, u)) if low.weights is None else \
-        lowpass_general(p, low, gather(p, X, g.J))
-    p.call(out[:, :, 0].copy_, s)
+    if low.whole:
+        s = p.take(*low.weights.shape[:2], B)
+        lowpass_whole(p, low.weights, u.view(-1, B), s)
+    elif low.by_class:
+        s = lowpass_general(p, low, gather(p, X, g.J))
+    else:
+        s = lowpass_rows(p, low, lowpass_cols(p, low, u))
+    p.call('copy', out[:, :, 0], s)
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
-        half = wavelets(p, k.psi[j1][0], gather(p, X, j1), g.M >> j1, g.N >> j1)
+        weights = k.psi[j1][0]
+        half = wavelets(p, weights.values, gather(p, X, j1, weights.take), g.M >> j1, g.N >> j1)
         s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
-        p.call(first_order(g, j1, out).copy_, s.unflatten(2, (g.L, B)))
+        p.call('copy', first_order(g, j1, out), s.unflatten(2, (g.L, B)))
         for j2 in range(j1 + 1, g.J if read else 0):
-            inner, c = p.top, gather(p, Y, j2 - j1)
+            inner, weights = p.top, k.psi[j2][j1]
+            c = gather(p, Y, j2 - j1, weights.take)
             for columns, place in parts_of(g, j1, j2, B, out):
                 mark = p.top
-                half = wavelets(p, k.psi[j2][j1], c[:, :, columns], g.M >> j2, g.N >> j2)
+                half = wavelets(p, weights.values, c[:, :, columns], g.M >> j2, g.N >> j2)
                 s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
-                p.call(place.copy_, s.view(*s.shape[:2], *place.shape[2:]))
+                p.call('copy', place, s.view(*s.shape[:2], *place.shape[2:]))
                 p.top = mark
             p.top = inner
         p.top = outer
 
 
-def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Constants, g: Plan,
+def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Gradients, g: Plan,
                     grad_x: Optional[Tensor]) -> None:
     """From images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
 
@@ -469,12 +567,15 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
         grad_x: into which the gradient to x is put, if needed.
     """
     B, needs_x = x.shape[-1], grad_x is not None
-    _, X = image(p, x, g)
+    u, X = image(p, x, g)
     grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
     if needs_x:
-        p.call(grad_X.zero_)
+        p.call('zero', grad_X)
     s = contiguous(p, grad[:, :, 0])
-    if low.weights is None:
+    if low.whole:
+        grad_u = p.take(*u.shape) if needs_x else None
+        lowpass_whole_backward(p, low.weights, s, u.view(-1, B), grads.phi[0], grad_u.view(-1, B) if needs_x else None)
+    elif not low.by_class:
         grad_u = lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s)) if needs_x else None
     else:
         grad_c = lowpass_general_backward(p, low, s, gather(p, X, g.J), grads.phi[0], needs_x)
@@ -483,9 +584,9 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read, low = p.top, g.max_order > 1 and j1 < g.J - 1, k.phi[j1]
         c1 = gather(p, X, j1)
-        half1 = wavelets(p, k.psi[j1][0], c1, g.M >> j1, g.N >> j1)
+        half1 = wavelets(p, k.psi[j1][0].values, c1, g.M >> j1, g.N >> j1)
         s = contiguous(p, first_order(g, j1, grad)).flatten(2)
-        general = low.weights is not None
+        general = low.by_class
         kept = keep_moduli(p, half1) if read or general else None
         Y = layer(p, half1, None, True, kept)[1] if read or general else None
         grad_Y = p.take(*Y.shape) if Y is not None else None
@@ -496,15 +597,14 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
             inner, c = p.top, gather(p, Y, j2 - j1)
             for columns, place in parts_of(g, j1, j2, B, grad):
                 mark, part = p.top, c[:, :, columns]
-                half = wavelets(p, k.psi[j2][j1], part, g.M >> j2, g.N >> j2)
+                half = wavelets(p, k.psi[j2][j1].values, part, g.M >> j2, g.N >> j2)
                 second_backward(p, half, k.phi[j2], contiguous(p, place).flatten(2), grads.phi[j2], g.J - j2)
-                grad_c = wavelets_backward(p, k.psi[j2][j1], half, part, grads.psi[j2][j1], True)
+                grad_c = wavelets_backward(p, k.psi[j2][j1].values, half, part, grads.psi[j2][j1], True)
                 scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=general or j2 > j1 + 1)
                 p.top = mark
             p.top = inner
-        layer_backward(p, half1, kept, None if general else low,
-                       None if general else lowpass_rows_backward(p, low, s), grad_Y)
-        grad_c = wavelets_backward(p, k.psi[j1][0], half1, c1, grads.psi[j1][0], needs_x)
+        layer_backward(p, half1, kept, None if general else low, s, grad_Y, grads.phi[j1])
+        grad_c = wavelets_backward(p, k.psi[j1][0].values, half1, c1, grads.psi[j1][0], needs_x)
         if needs_x:
             scatter(p, grad_c, j1, grad_X, add=True)
         p.top = outer
@@ -515,18 +615,18 @@ def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Co
 def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_weights: Optional[Tensor],
                     octaves: int) -> None:
     """`lowpass_layer` backward, if its coefficients were not read: the gradient to half is written over half."""
-    if low.weights is None:
-        layer_backward(p, half, None, low, lowpass_rows_backward(p, low, grad), None)
+    if not low.by_class:
+        layer_backward(p, half, None, low, grad, None, grad_weights)
         return
     kept = keep_moduli(p, half)
     coefficients = layer(p, half, None, True, kept)[1]
     grad_c = lowpass_general_backward(p, low, grad, gather(p, coefficients, octaves), grad_weights, True)
     grad_coefficients = p.take(*coefficients.shape)
     scatter(p, grad_c, octaves, grad_coefficients, add=False)
-    layer_backward(p, half, kept, None, None, grad_coefficients)
+    layer_backward(p, half, kept, None, None, grad_coefficients, None)
 
 
 def contiguous(p: Program, t: Tensor) -> Tensor:
     out = p.take(*t.shape)
-    p.call(out.copy_, t)
+    p.call('copy', out, t)
     return out

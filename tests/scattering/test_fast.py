@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scat_zoo import ScatteringTorch2D
-from scat_zoo.scattering import fast, geometry, products, transform
+from scat_zoo.scattering import fast, geometry, matrices, products, transform
 from scat_zoo.scattering.banks import PixelwiseBank
 from tests.scattering.reference import perturb
 
@@ -79,6 +79,26 @@ def test_every_size_of_batch(count):
     (s, grads), (expected, expected_grads) = both_ways(x, filters, 1, 2, list(filters.parameters()))
     assert torch.allclose(s, expected, rtol=0, atol=1e-12)
     assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
+
+
+def test_python_executes_the_same(monkeypatch):
+    """Where there is no TorchScript."""
+    monkeypatch.setattr(products, 'execute', products.executed_by_python())
+    filters, x = bank((33, 47), 3, 2, perturbed=True), images((33, 47)).requires_grad_()
+    (s, grads), (expected, expected_grads) = both_ways(x, filters, 3, 2, [x, *filters.parameters()])
+    assert torch.allclose(s, expected, rtol=0, atol=1e-12)
+    assert all((a - b).abs().max() <= 1e-11 * b.abs().max() for a, b in zip(grads, expected_grads, strict=True))
+
+
+def test_autocast_changes_nothing():
+    """Neither that of torch nor that of TorchScript, which has one of its own."""
+    S, x = ScatteringTorch2D(2, (16, 16), learnable=True), images((16, 16)).float()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            s = S(x)
+        results.append([s, *torch.autograd.grad(s.sum(), list(S.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_gradient_is_zero_where_the_modulus_is():
@@ -217,6 +237,29 @@ def test_second_wavelets_fill_their_places(size):
                 part.place.add_(1)
     assert out[0, 0, 0].eq(0).all()
     assert out[0, 0, 1:].eq(1).all()
+
+
+@pytest.mark.parametrize('learned', [False, True])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_weights_below_precision_are_left_out(dtype, tolerance, learned):
+    """Of an analytic bank, where nothing needs a gradient; large mean values bring no more error than that of float."""
+    J, size = 4, (96, 80)
+    phi, psi = bank(size, J, 4, perturbed=False).requires_grad_(False).to(dtype)(images(size))
+    if learned:
+        psi = [[hat + 1e-3 * torch.randn(hat.shape, dtype=dtype) for hat in levels] for levels in psi]
+    taken = [matrices.large_weights(hat, j - level).values.shape[-1] / (4 << 2 * (j - level))
+             for j, levels in enumerate(psi) for level, hat in enumerate(levels)]
+    assert (min(taken) == 1) == learned
+    for x in (images(size).to(dtype), images(size).to(dtype) + 100):
+        s = fast.scattering2d(x, phi, psi, J, 2, False)
+        whole = fast.scattering2d(x.requires_grad_(), phi, psi, J, 2, False)
+        assert (s - whole).abs().max() <= tolerance * whole.abs().max()
+        expected = transform.scattering2d(x.double(), [hat.double() for hat in phi],
+                                          [[hat.double() for hat in levels] for levels in psi], J, 2, False)
+        for order in range(3):
+            paths = [i for i, path in enumerate(geometry.paths(J, 4, 2)) if path.order == order]
+            error, before = ((t.double() - expected)[:, paths].abs().max() for t in (s, whole))
+            assert error <= 1.5 * before + tolerance * expected[:, paths].abs().max()
 
 
 @pytest.mark.parametrize('inference', [False, True])
