@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import geometry, matrices, products, transform
-from .products import Constants, Gradients, Plan, Program
+from .products import Constants, Gradients, Plan
+from .program import Program
 
 # Bytes of weights beyond which filters go the plain way, of those remembered, of a thread's spare memory.
 LARGEST = REMEMBERED = 1 << 29

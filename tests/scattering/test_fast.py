@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scat_zoo import ScatteringTorch2D
-from scat_zoo.scattering import fast, geometry, matrices, products, transform
+from scat_zoo.scattering import fast, geometry, matrices, products, program, transform
 from scat_zoo.scattering.banks import PixelwiseBank
 from tests.scattering.reference import perturb
 
@@ -83,7 +83,7 @@ def test_every_size_of_batch(count):
 
 def test_python_executes_the_same(monkeypatch):
     """Where there is no TorchScript."""
-    monkeypatch.setattr(products, 'execute', products.executed_by_python())
+    monkeypatch.setattr(program, 'execute', program.executed_by_python())
     filters, x = bank((33, 47), 3, 2, perturbed=True), images((33, 47)).requires_grad_()
     (s, grads), (expected, expected_grads) = both_ways(x, filters, 3, 2, [x, *filters.parameters()])
     assert torch.allclose(s, expected, rtol=0, atol=1e-12)

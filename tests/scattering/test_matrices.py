@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from scat_zoo.scattering import matrices, products, transform
+from scat_zoo.scattering import matrices, products, program, transform
 
 SIZES = [2, 6, 20, 40, 48, 60, 120, 254]
 CPU = torch.device('cpu')
@@ -24,7 +24,7 @@ def test_groups_hold_every_class_once(n):
 
 
 def run(record, *tensors):
-    p = products.Program(tensors[0], [])
+    p = program.Program(tensors[0], [])
     result = record(p, *tensors)
     p.run()
     return result
