@@ -13,7 +13,6 @@ Backward recomputes the chunk and takes the same steps transposed: analysis and 
 """
 from typing import List, NamedTuple, Optional, Tuple
 
-import torch
 from torch import Tensor
 
 from .matrices import Axis, LowPass, Weights, axis, gathering, reflection, repeated_cols
