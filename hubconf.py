@@ -12,7 +12,7 @@ def scat_linear(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, logarithm and batch normalisation of each order, linear classifier.
 
     Args:
-        pretrained: load the first of the weights that come with the package; without any, True raises.
+        pretrained: load weights that come with the package, for Fashion-MNIST.
         kwargs: as for `timm.create_model('scat_linear', ...)`: num_classes, in_chans, img_size, J, L, max_order,
             learnable, parametrization, init, nonexpansive, global_pool, drop_rate, ...
     """
@@ -23,7 +23,7 @@ def scat_mlp(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """scat_linear with a hidden layer before the classifier.
 
     Args:
-        pretrained: load the first of the weights that come with the package; without any, True raises.
+        pretrained: load weights that come with the package, for Fashion-MNIST.
         kwargs: as for `timm.create_model('scat_mlp', ...)`: those of scat_linear, and head_hidden_size.
     """
     return _create('scat_mlp', pretrained, **kwargs)
@@ -33,7 +33,7 @@ def scat_resnet(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, a convolution and two residual stages, for images of 28 to 64 pixels.
 
     Args:
-        pretrained: load the first of the weights that come with the package; without any, True raises.
+        pretrained: load weights that come with the package, for Fashion-MNIST.
         kwargs: as for `timm.create_model('scat_resnet', ...)`: num_classes, in_chans, img_size, J, L, max_order,
             learnable, parametrization, init, nonexpansive, channels, depths, strides, output_stride, drop_rate,
             drop_path_rate, ...
@@ -45,7 +45,7 @@ def scat_resnet18(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, a convolution and three residual stages, for images of 224 pixels.
 
     Args:
-        pretrained: load the first of the weights that come with the package; without any, True raises.
+        pretrained: there are no weights for it yet, so True raises.
         kwargs: as for scat_resnet.
     """
     return _create('scat_resnet18', pretrained, **kwargs)
@@ -55,7 +55,7 @@ def scat_tiny(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, a 1x1 convolution and two separable blocks, for images of 28 to 64 pixels and little memory.
 
     Args:
-        pretrained: load the first of the weights that come with the package; without any, True raises.
+        pretrained: load weights that come with the package, for Fashion-MNIST.
         kwargs: as for scat_resnet.
     """
     return _create('scat_tiny', pretrained, **kwargs)

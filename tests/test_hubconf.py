@@ -36,7 +36,6 @@ def test_help_and_load(repository, name):
         assert list(model.scattering.parameters())
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_pretrained_raises_while_there_are_no_weights(name):
-    with pytest.raises(RuntimeError, match=f'No pretrained weights exist for {name}'):
-        torch.hub.load(str(ROOT), name, source='local', pretrained=True)
+def test_pretrained_raises_where_there_are_no_weights():
+    with pytest.raises(RuntimeError, match='No pretrained weights exist for scat_resnet18'):
+        torch.hub.load(str(ROOT), 'scat_resnet18', source='local', pretrained=True)

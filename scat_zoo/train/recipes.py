@@ -61,7 +61,14 @@ _FEW = {'scales': (1, 2), 'log_floor': 1.0}
 _FEW_TRAINING = Training(epochs=30, batch_size=20, lr=1e-3, label_smoothing=0.2)
 # Epochs by training images of each class: the fewer, the more.
 _FEW_BY_SIZE = {10: {'epochs': 60}, 50: {'epochs': 40}}
-_CNN_TRAINING = Training(epochs=60, batch_size=20, lr=1e-3, label_smoothing=0.2, amp=True)
+_CNN_TRAINING = Training(epochs=60, batch_size=20, lr=1e-3, label_smoothing=0.2, augment='flip', amp=True)
+
+_TEXTURES = {'J': 3, 'global_pool': 'avg', 'log_floor': 0.05}
+_TEXTURES_TRAINING = Training(epochs=30, batch_size=32, lr=3e-3, filter_lr=3e-3, label_smoothing=0.1,
+                              augment='turn-light')
+
+_CIFAR_TRAINING = Training(epochs=60, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
+                           augment='shift-flip-erase', amp=True)
 
 
 def _learned(model: str, kwargs: Dict[str, Any], training: Training,
@@ -81,7 +88,7 @@ RECIPES: Dict[str, Recipe] = {
     'fashion-linear': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_linear', _LINEAR, _LINEAR_TRAINING),
-              **_learned('scat_linear', _LINEAR, _LINEAR_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
+              **_learned('scat_linear', _LINEAR, _LINEAR_TRAINING, 'pixelwise', 'morlet')},
         selection=('learning rate, weight decay, label smoothing, dropout and flips among six settings, with fixed '
                    'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-mlp': Recipe(
@@ -93,7 +100,7 @@ RECIPES: Dict[str, Recipe] = {
     'fashion-tiny': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_tiny', {}, _TINY_TRAINING),
-              **_learned('scat_tiny', {}, _TINY_TRAINING, 'morlet', 'equivariant')},
+              **_learned('scat_tiny', {}, _TINY_TRAINING, 'morlet')},
         selection=('width, depth and strides of the blocks, and flips, among five settings of 6 epochs, with fixed '
                    'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-resnet': Recipe(
@@ -103,16 +110,38 @@ RECIPES: Dict[str, Recipe] = {
         selection=('learning rate, width and depth among three settings of 5 epochs, with fixed filters, by the '
                    'accuracy on 6,000 of the 60,000 training images; the rate of the filters by the loss '
                    'of 150 training steps')),
+    # The protocol of Parametric Scattering Networks: balanced subsets, the last epoch, ten seeds.
     'fashion-few': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_linear', _FEW, _FEW_TRAINING),
-              **_learned('scat_linear', _FEW, _FEW_TRAINING, 'pixelwise', 'morlet', 'equivariant'),
-              'resnet18': Arm('resnet18', {}, _CNN_TRAINING),
-              'mobilenetv3_small_050': Arm('mobilenetv3_small_050', {}, _CNN_TRAINING)},
-        selection='.', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
+              **_learned('scat_linear', _FEW, _FEW_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
+        selection='nothing was chosen by these data; log_floor and scales as in earlier trials on the full set',
+        val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
     'fashion-few-random': Recipe(
         data='fashion-mnist',
         arms={'fixed': Arm('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING),
               **_learned('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING, 'pixelwise', 'morlet')},
-        selection='.', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
+        selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE,
+        seeds=SEEDS),
+    # CNNs of timm beside them, from scratch: ResNet-18 and one about as large as the linear models.
+    'fashion-few-cnn': Recipe(
+        data='fashion-mnist',
+        arms={'resnet18': Arm('resnet18', {}, _CNN_TRAINING),
+              'test_efficientnet': Arm('test_efficientnet', {}, _CNN_TRAINING)},
+        selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
+    'textures': Recipe(
+        data='', how_to_get='a folder that scat_zoo.train.make_textures makes, from a package of Debian that it names',
+        arms={'fixed': Arm('scat_linear', _TEXTURES, _TEXTURES_TRAINING),
+              **_learned('scat_linear', _TEXTURES, _TEXTURES_TRAINING, 'pixelwise', 'morlet')},
+        selection='nothing yet', per_class=(20, 5), by_size={5: {'epochs': 60}}, seeds=SEEDS[:3]),
+    'cifar10': Recipe(
+        data='cifar10',
+        arms={'fixed': Arm('scat_resnet', {}, _CIFAR_TRAINING),
+              **_learned('scat_resnet', {}, replace(_CIFAR_TRAINING, filter_lr=0.01), 'pixelwise')},
+        selection='nothing; these data were not at hand, and no accuracy is claimed'),
+    'images': Recipe(
+        data='', how_to_get='train and test (or val), each with a folder of images a class',
+        arms={'fixed': Arm('scat_resnet', {'img_size': 64}, _CIFAR_TRAINING),
+              **_learned('scat_resnet', {'img_size': 64}, replace(_CIFAR_TRAINING, filter_lr=0.01), 'morlet')},
+        selection='nothing; a start for your own images, and no accuracy is claimed'),
 }

@@ -10,7 +10,7 @@ from torchvision.models import get_model, get_model_builder, get_model_weights, 
 
 from scat_zoo.models import torchvision_zoo, upstream
 
-NAMES = ['scat_linear', 'scat_mlp', 'scat_resnet']
+NAMES = ['scat_linear', 'scat_mlp', 'scat_resnet', 'scat_tiny']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -25,9 +25,11 @@ def test_get_model(name):
 def test_weights(name):
     weights = get_model_weights(name)
     assert weights.__name__.lower() == f'{name.replace("_", "")}_weights'
+    assert list(weights) == [weights.FASHION_MNIST] == [weights.DEFAULT]
     for member in weights:
         assert copy.deepcopy(member) is pickle.loads(pickle.dumps(member)) is member
-    with pytest.raises(ValueError, match=rf"unknown weights 'NOTHING' for {weights.__name__}; known: none"):
+    known = 'FASHION_MNIST, DEFAULT'
+    with pytest.raises(ValueError, match=rf"unknown weights 'NOTHING' for {weights.__name__}; known: {known}"):
         get_model(name, weights='NOTHING')
     with pytest.raises(TypeError):
         get_model(name, weights=torchvision.models.ResNet18_Weights.DEFAULT)
