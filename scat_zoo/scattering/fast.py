@@ -279,8 +279,8 @@ class Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, g: Plan, *filters: Tensor) -> Tensor:
-        ctx.g, ctx.k = g, constants(g, filters, [hat.requires_grad for hat in filters],
-                                        complete=any(ctx.needs_input_grad))
+        needs = [hat.requires_grad for hat in filters]
+        ctx.g, ctx.k = g, constants(g, filters, needs, complete=any(ctx.needs_input_grad))
         ctx.save_for_backward(x, *filters)
         return forward(x, ctx.k, g)
 

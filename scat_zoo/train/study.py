@@ -16,7 +16,7 @@ from timm.utils import random_seed
 from tqdm import tqdm
 
 from . import augment, checkpoint
-from .data import Data, Prepared, check_channels, few, load, split
+from .data import Data, Prepared, few, load, split
 from .job import create, prepare_folder, read_json, write_json
 from .loop import evaluate, fit
 from .recipes import RECIPES, Arm, Recipe
@@ -61,11 +61,10 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     _refuse_unknown('arm', arms, recipe.arms)
     arms = arms or list(recipe.arms)
     loaded = _load(source)
-    for arm in arms:                                            # what models refuse, they refuse here
-        check_channels(create(recipe.arms[arm].model, recipe.arms[arm].kwargs, loaded, 0).in_chans
-                       if recipe.arms[arm].model.startswith('scat_') else loaded.input_size[0])
-        get_optimizer_info(recipe.arms[arm].training.opt)
-        augment.check(recipe.arms[arm].training.augment)
+    for arm in (recipe.arms[name] for name in arms):            # what they refuse, they refuse here
+        create(arm.model, arm.kwargs, loaded, seed=0)
+        get_optimizer_info(arm.training.opt)
+        augment.check(arm.training.augment)
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
     for run in runs:
         settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
@@ -91,7 +90,7 @@ def tabulate(results: List[Dict[str, Any]], arms: List[str], sizes: List[Optiona
     mean difference to the first arm, paired by seed, with its 95 % interval (Student's t)."""
     found = {(r['arm'], r['per_class'], r['seed']): r['accuracy'] for r in results}
     heads = ['accuracy' if size is None else f'{size} a class' for size in sizes]
-    lines = ['| filters | learned numbers | ' + ' | '.join(f'{head} | less {arms[0]}' for head in heads) + ' |',
+    lines = ['| arm | learned numbers | ' + ' | '.join(f'{head} | less {arms[0]}' for head in heads) + ' |',
              '|---' * (2 + 2 * len(sizes)) + '|']
     for arm in arms:
         cells = [arm, f'{max(r["learned_numbers"] for r in results if r["arm"] == arm):,}']
