@@ -115,7 +115,7 @@ RECIPES: Dict[str, Recipe] = {
         data='fashion-mnist',
         arms={'fixed': Arm('scat_linear', _FEW, _FEW_TRAINING),
               **_learned('scat_linear', _FEW, _FEW_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
-        selection='nothing was chosen on these data; log_floor and scales come from a pilot, which had used test images',
+        selection='nothing was chosen on these data; log_floor and scales come from a pilot that used test images',
         val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
     'fashion-few-random': Recipe(
         data='fashion-mnist',
