@@ -3,6 +3,7 @@ from collections import OrderedDict
 from typing import List, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
@@ -88,13 +89,21 @@ class FlatPool(nn.Module):
     def __init__(self, grid: Tuple[int, int]) -> None:
         super().__init__()
         self.grid = grid
-        self.pool = nn.AdaptiveAvgPool2d(grid)
 
     def feat_mult(self) -> int:
         return self.grid[0] * self.grid[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(x).flatten(1)
+        return pool_to(x, self.grid).flatten(1)
+
+
+@torch.fx.wrap
+def pool_to(x: Tensor, grid: Tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, rows, columns) by averages."""
+    # Where there is nothing to average, adaptive pooling would still take a tenth of a training step.
+    if x.shape[2] == grid[0] and x.shape[3] == grid[1]:
+        return x
+    return F.adaptive_avg_pool2d(x, grid)
 
 
 class ScatteringHead(nn.Module):
