@@ -27,7 +27,7 @@ class Training:
 
     Batch size, learning rates and workers are those of each process. Filters have a rate of their own, by default that
     of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
-    torch's autocast does.
+    torch's autocast does; `lda` replaces the classifier after the last epoch, see `discriminant.fit`.
     """
     epochs: int
     batch_size: int = 32
@@ -39,6 +39,7 @@ class Training:
     label_smoothing: float = 0.2
     augment: str = 'none'
     amp: bool = False
+    lda: bool = False
     seed: int = 0
     workers: int = 0
 

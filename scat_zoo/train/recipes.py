@@ -4,17 +4,28 @@
 test images had no part in that.
 """
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 from .loop import Training
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the ways to train that a recipe compares."""
+    """One of the ways to train that a recipe compares.
+
+    Args:
+        by_size: changes of the training, by number of training images of each class.
+    """
     model: str
     kwargs: Dict[str, Any]
     training: Training
+    by_size: Dict[Optional[int], Dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean log-probability of models of other arms, of the same size and seed; nothing more is trained."""
+    of: Tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,19 +34,18 @@ class Recipe:
 
     Args:
         data: a name that `data.load` knows, or '' for a folder of images that the user has.
+        arms: by name; an average comes after those it is of.
         how_to_get: where such a folder comes from.
         selection: the validation split, and what was chosen on it.
         val_fraction: part of the training images (of the subset, if it is one) for that split.
         per_class: number of training images of each class, None for all.
-        by_size: changes of the training for some of these.
     """
     data: str
-    arms: Dict[str, Arm]
+    arms: Dict[str, Union[Arm, Average]]
     selection: str
     how_to_get: str = ''
     val_fraction: float = 0.1
     per_class: Tuple[Optional[int], ...] = (None,)
-    by_size: Dict[Optional[int], Dict[str, Any]] = field(default_factory=dict)
     seeds: Tuple[int, ...] = (0,)
 
 
@@ -57,11 +67,15 @@ _RESNET = {'J': 1, 'channels': (64, 128), 'depths': (2, 3), 'strides': (1, 2)}
 _RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
                             augment='shift-flip-erase', amp=True)
 
+# The fewer images, the more epochs.
 _FEW = {'scales': (1, 2), 'log_floor': 1.0}
 _FEW_TRAINING = Training(epochs=30, batch_size=20, lr=1e-3, label_smoothing=0.2)
-# Epochs by training images of each class: the fewer, the more.
 _FEW_BY_SIZE = {10: {'epochs': 60}, 50: {'epochs': 40}}
-_CNN_TRAINING = Training(epochs=60, batch_size=20, lr=1e-3, label_smoothing=0.2, augment='flip', amp=True)
+_FEW_RESNET = {'J': 1, 'channels': (64, 128), 'depths': (1, 1), 'strides': (1, 2)}
+_FEW_RESNET_TRAINING = Training(epochs=50, batch_size=20, opt='sgd', lr=0.05, weight_decay=5e-4, label_smoothing=0.2,
+                                augment='shift-flip', amp=True)
+_CNN_TRAINING = Training(epochs=50, batch_size=20, lr=1e-3, label_smoothing=0.2, augment='shift-flip', amp=True)
+_LONG_BY_SIZE = {10: {'epochs': 100}, 50: {'epochs': 80}}
 
 _TEXTURES = {'J': 3, 'global_pool': 'avg', 'log_floor': 0.05}
 _TEXTURES_TRAINING = Training(epochs=30, batch_size=32, lr=3e-3, filter_lr=3e-3, label_smoothing=0.1,
@@ -71,77 +85,70 @@ _CIFAR_TRAINING = Training(epochs=60, batch_size=128, opt='sgd', lr=0.3, weight_
                            augment='shift-flip-erase', amp=True)
 
 
-def _learned(model: str, kwargs: Dict[str, Any], training: Training,
-             *parametrizations: str) -> Dict[str, Arm]:
-    """An arm for each way to learn the filters."""
-    return {name: Arm(model, {**kwargs, 'learnable': True, 'parametrization': name}, training)
-            for name in parametrizations}
+def _arms(fixed: Arm, *parametrizations: str, **filters: Any) -> Dict[str, Arm]:
+    """An arm with fixed filters, and one for each way to learn them, with changes of the training for these."""
+    learned = {name: replace(fixed, kwargs={**fixed.kwargs, 'learnable': True, 'parametrization': name},
+                             training=replace(fixed.training, **filters)) for name in parametrizations}
+    return {'fixed': fixed, **learned}
 
 
 RECIPES: Dict[str, Recipe] = {
     # A minute's work, to see how recipes go.
     'sample': Recipe(
         data='sample',
-        arms={'fixed': Arm('scat_linear', {}, _SAMPLE_TRAINING),
-              **_learned('scat_linear', {}, _SAMPLE_TRAINING, 'morlet')},
+        arms={**_arms(Arm('scat_linear', {}, _SAMPLE_TRAINING), 'morlet'), 'average': Average(('fixed', 'morlet'))},
         selection='nothing was chosen, it shows how recipes go', per_class=(10, 20), seeds=SEEDS[:2]),
     'fashion-linear': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_linear', _LINEAR, _LINEAR_TRAINING),
-              **_learned('scat_linear', _LINEAR, _LINEAR_TRAINING, 'pixelwise', 'morlet')},
+        arms=_arms(Arm('scat_linear', _LINEAR, _LINEAR_TRAINING), 'pixelwise', 'morlet'),
         selection=('learning rate, weight decay, label smoothing, dropout and flips among six settings, with fixed '
                    'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-mlp': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_mlp', _MLP, _MLP_TRAINING),
-              **_learned('scat_mlp', _MLP, _MLP_TRAINING, 'pixelwise', 'morlet')},
+        arms=_arms(Arm('scat_mlp', _MLP, _MLP_TRAINING), 'pixelwise', 'morlet'),
         selection=('dropout, label smoothing and augmentation among three settings, with fixed filters, by the '
                    'accuracy on 6,000 of the 60,000 training images')),
     'fashion-tiny': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_tiny', {}, _TINY_TRAINING),
-              **_learned('scat_tiny', {}, _TINY_TRAINING, 'morlet')},
+        arms=_arms(Arm('scat_tiny', {}, _TINY_TRAINING), 'morlet'),
         selection=('width, depth and strides of the blocks, and flips, among five settings of 6 epochs, with fixed '
                    'filters, by the accuracy on 6,000 of the 60,000 training images')),
     'fashion-resnet': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_resnet', _RESNET, _RESNET_TRAINING),
-              **_learned('scat_resnet', _RESNET, replace(_RESNET_TRAINING, filter_lr=0.01), 'pixelwise', 'morlet')},
+        arms=_arms(Arm('scat_resnet', _RESNET, _RESNET_TRAINING), 'pixelwise', 'morlet', filter_lr=0.01),
         selection=('learning rate, width and depth among three settings of 5 epochs, with fixed filters, by the '
                    'accuracy on 6,000 of the 60,000 training images; the rate of the filters by the loss '
                    'of 150 training steps')),
     # The protocol of Parametric Scattering Networks: balanced subsets, the last epoch, ten seeds.
     'fashion-few': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_linear', _FEW, _FEW_TRAINING),
-              **_learned('scat_linear', _FEW, _FEW_TRAINING, 'pixelwise', 'morlet', 'equivariant')},
-        selection='nothing was chosen on these data; log_floor and scales come from a pilot that used test images',
-        val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE, seeds=SEEDS),
+        arms={**_arms(Arm('scat_linear', _FEW, _FEW_TRAINING, _FEW_BY_SIZE), 'pixelwise', 'morlet', 'equivariant'),
+              'resnet': Arm('scat_resnet', _FEW_RESNET, _FEW_RESNET_TRAINING, _LONG_BY_SIZE),
+              'average': Average(('fixed', 'resnet'))},
+        selection=('scat_linear: nothing on these data, log_floor and scales come from a pilot that used test images; '
+                   'that an average with a residual network is best, and its training, among four models, by the '
+                   'accuracy on a fifth of each subset of 50 images a class'),
+        val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
     'fashion-few-random': Recipe(
         data='fashion-mnist',
-        arms={'fixed': Arm('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING),
-              **_learned('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING, 'pixelwise', 'morlet')},
-        selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), by_size=_FEW_BY_SIZE,
-        seeds=SEEDS),
+        arms=_arms(Arm('scat_linear', {**_FEW, 'init': 'random'}, _FEW_TRAINING, _FEW_BY_SIZE), 'pixelwise', 'morlet'),
+        selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
     # CNNs of timm beside them, from scratch: ResNet-18 and one about as large as the linear models.
     'fashion-few-cnn': Recipe(
         data='fashion-mnist',
-        arms={'resnet18': Arm('resnet18', {}, _CNN_TRAINING),
-              'test_efficientnet': Arm('test_efficientnet', {}, _CNN_TRAINING)},
+        arms={'resnet18': Arm('resnet18', {}, _CNN_TRAINING, _LONG_BY_SIZE),
+              'test_efficientnet': Arm('test_efficientnet', {}, _CNN_TRAINING, _LONG_BY_SIZE)},
         selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
     'textures': Recipe(
         data='', how_to_get='a folder that scat_zoo.train.make_textures makes, from a package of Debian that it names',
-        arms={'fixed': Arm('scat_linear', _TEXTURES, _TEXTURES_TRAINING),
-              **_learned('scat_linear', _TEXTURES, _TEXTURES_TRAINING, 'pixelwise', 'morlet')},
-        selection='nothing yet', per_class=(20, 5), by_size={5: {'epochs': 60}}, seeds=SEEDS[:3]),
+        arms=_arms(Arm('scat_linear', _TEXTURES, _TEXTURES_TRAINING, {5: {'epochs': 30}}), 'pixelwise', 'morlet'),
+        selection='nothing yet', per_class=(20, 5), seeds=SEEDS[:3]),
     'cifar10': Recipe(
         data='cifar10',
-        arms={'fixed': Arm('scat_resnet', {}, _CIFAR_TRAINING),
-              **_learned('scat_resnet', {}, replace(_CIFAR_TRAINING, filter_lr=0.01), 'pixelwise')},
+        arms=_arms(Arm('scat_resnet', {}, _CIFAR_TRAINING), 'pixelwise', filter_lr=0.01),
         selection='nothing; these data were not at hand, and no accuracy is claimed'),
     'images': Recipe(
         data='', how_to_get='train and test (or val), each with a folder of images a class',
-        arms={'fixed': Arm('scat_resnet', {'img_size': 64}, _CIFAR_TRAINING),
-              **_learned('scat_resnet', {'img_size': 64}, replace(_CIFAR_TRAINING, filter_lr=0.01), 'morlet')},
+        arms=_arms(Arm('scat_resnet', {'img_size': 64}, _CIFAR_TRAINING), 'morlet', filter_lr=0.01),
         selection='nothing; a start for your own images, and no accuracy is claimed'),
 }

@@ -6,20 +6,22 @@ import os
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from scipy import stats
 from timm.optim import get_optimizer_info
 from timm.utils import random_seed
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from . import augment, checkpoint
+from . import augment, checkpoint, discriminant
 from .data import Data, Prepared, few, load, split
 from .job import create, prepare_folder, read_json, write_json
 from .loop import evaluate, fit
-from .recipes import RECIPES, Arm, Recipe
+from .recipes import RECIPES, Arm, Average, Recipe
 
 
 class Run(NamedTuple):
@@ -61,28 +63,46 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     _refuse_unknown('arm', arms, recipe.arms)
     arms = arms or list(recipe.arms)
     loaded = _load(source)
-    for arm in (recipe.arms[name] for name in arms):            # what they refuse, they refuse here
-        create(arm.model, arm.kwargs, loaded, seed=0)
-        get_optimizer_info(arm.training.opt)
-        augment.check(arm.training.augment)
+    for arm in arms:
+        _check(arm, recipe, arms, loaded)
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
     for run in runs:
         settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
-                    **run._asdict(), **asdict(_arm(recipe, run))}
+                    **run._asdict(), **asdict(_sized(recipe, run))}
         prepare_folder(output / run.name(), settings, resume)
     print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
-    _run_all(runs, name, source, output, jobs, device)
-    results = [read_json(output / run.name() / 'results.json') for run in runs]
+    averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
+    _run_all([run for run in runs if run not in averages], name, source, output, jobs, device)
+    _run_all(averages, name, source, output, jobs, device)
+    results = [{key: value for key, value in read_json(output / run.name() / 'results.json').items()
+                if key != 'history'} for run in runs]
     write_json(output / 'results.json', results)
     table = tabulate(results, list(arms), list(recipe.per_class))
     (output / 'results.md').write_text(table)
     print(f'{"validation" if select else "test"} accuracy in per cent\n\n{table}')
 
 
-def _arm(recipe: Recipe, run: Run) -> Arm:
+def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
+    """What would fail in a run of this arm fails here."""
+    arm = recipe.arms[name]
+    if isinstance(arm, Average):
+        missing = [part for part in arm.of if part not in arms]
+        if missing:
+            raise ValueError(f'the arm {name} is an average and needs --arms {" ".join(missing)} too')
+        return
+    create(arm.model, arm.kwargs, data, seed=0)
+    get_optimizer_info(arm.training.opt)
+    augment.check(arm.training.augment)
+    discriminant.check(arm.training.lda)
+
+
+def _sized(recipe: Recipe, run: Run) -> Union[Arm, Average]:
     """The arm as this run trains it."""
     arm = recipe.arms[run.arm]
-    return replace(arm, training=replace(arm.training, seed=run.seed, **recipe.by_size.get(run.per_class, {})))
+    if isinstance(arm, Average):
+        return arm
+    changes = arm.by_size.get(run.per_class, {})
+    return replace(arm, training=replace(arm.training, seed=run.seed, **changes), by_size={})
 
 
 def tabulate(results: List[Dict[str, Any]], arms: List[str], sizes: List[Optional[int]]) -> str:
@@ -184,25 +204,51 @@ def _run_in_worker(run: Run, recipe: str, source: Source, output: Path, device: 
 
 def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: torch.device, line: int) -> None:
     """Train and test one model; its folder gets the checkpoint, and results.json at the very end."""
-    recipe = RECIPES[recipe_name]
-    arm, data = _arm(recipe, run), _load(source)
-    training = arm.training
+    recipe, data, folder = RECIPES[recipe_name], _load(source), output / run.name()
+    arm = _sized(recipe, run)
     train_images, test_images = data.train, data.test
     if run.per_class is not None:
         train_images = few(train_images, run.per_class, run.seed)
     if source.select and test_images is None:
         train_images, test_images = split(train_images, recipe.val_fraction, run.seed)
+    if isinstance(arm, Average):
+        model = Averaged([checkpoint.load(output / run._replace(arm=part).name() / 'checkpoint') for part in arm.of])
+        history, learned_numbers = [], sum(_learned_numbers(output, run._replace(arm=part)) for part in arm.of)
+    else:
+        model, history = _train(arm, data, train_images, run, folder, device, line)
+        learned_numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    test_set = Prepared(test_images, data.input_size[0], augment.eval_transform(model))
+    write_json(folder / 'results.json', {
+        **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
+        'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
+    (folder / 'state').unlink(missing_ok=True)
+
+
+def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device: torch.device,
+           line: int) -> Tuple[nn.Module, List[Dict[str, float]]]:
     model = create(arm.model, arm.kwargs, data, run.seed)
-    channels = data.input_size[0]
-    train_set = Prepared(train_images, channels, augment.train_transform(model, training.augment))
-    test_set = Prepared(test_images, channels, augment.eval_transform(model))
-    folder = output / run.name()
+    channels, training = data.input_size[0], arm.training
+    train_set = Prepared(images, channels, augment.train_transform(model, training.augment))
     random_seed(run.seed)
     history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
+    if training.lda:
+        discriminant.fit(model, Prepared(images, channels, augment.eval_transform(model)), device)
     if hasattr(model, 'scattering'):
         checkpoint.save(model, folder / 'checkpoint', data.classes)
-    write_json(folder / 'results.json', {
-        **run._asdict(), 'accuracy': evaluate(model, test_set, device), 'images': len(train_set),
-        'tested': len(test_set),
-        'learned_numbers': sum(p.numel() for p in model.parameters() if p.requires_grad), 'history': history})
-    (folder / 'state').unlink()
+    return model, history
+
+
+def _learned_numbers(output: Path, run: Run) -> int:
+    return read_json(output / run.name() / 'results.json')['learned_numbers']
+
+
+class Averaged(nn.Module):
+    """The mean log-probability of several models for the same images: (B, C, H, W) -> (B, classes)."""
+
+    def __init__(self, models: List[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.pretrained_cfg = models[0].pretrained_cfg          # how images are prepared
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([model(x).log_softmax(1) for model in self.models]).mean(0)

@@ -10,10 +10,11 @@ import pytest
 import timm
 import torch
 from scipy import stats
+from torch.utils.data import DataLoader
 
 from scat_zoo import cli
 from scat_zoo.train import augment, data, study
-from scat_zoo.train.recipes import RECIPES, SEEDS
+from scat_zoo.train.recipes import RECIPES, SEEDS, Average
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,14 +30,15 @@ def test_a_recipe_on_two_processors_and_resumed_on_one(tmp_path):
     done = recipe(tmp_path / 'runs')
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / 'runs' / 'results.json').read_text())
-    assert len(results) == 8
+    assert len(results) == 12
     assert {(r['arm'], r['per_class'], r['seed']) for r in results} == {
-        (arm, size, seed) for arm in ('fixed', 'morlet') for size in (10, 20) for seed in SEEDS[:2]}
+        (arm, size, seed) for arm in ('fixed', 'morlet', 'average') for size in (10, 20) for seed in SEEDS[:2]}
     assert {r['images'] for r in results} == {100, 200}
     assert min(r['accuracy'] for r in results) > 15                 # chance is 10
     assert 'test accuracy in per cent' in done.stdout
     assert (tmp_path / 'runs' / 'results.md').read_text() in done.stdout
     assert timm.create_model(f'local-dir:{tmp_path}/runs/morlet-20-seed{SEEDS[0]}/checkpoint', pretrained=True)
+    assert_an_average_of_models(tmp_path / 'runs', results)
     # One run is to be done again, from a state in its middle or from its start; the others are not touched.
     again = tmp_path / 'runs' / f'morlet-10-seed{SEEDS[1]}' / 'results.json'
     other = tmp_path / 'runs' / f'fixed-10-seed{SEEDS[1]}' / 'results.json'
@@ -47,6 +49,28 @@ def test_a_recipe_on_two_processors_and_resumed_on_one(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / 'runs' / 'results.json').read_text()) == results
     assert other.stat().st_mtime_ns == written
+
+
+def assert_an_average_of_models(runs, results):
+    """The accuracy and learned numbers of an average are those of the mean log-probability of its models."""
+    found = {(r['arm'], r['per_class'], r['seed']): r for r in results}
+    fixed, morlet, average = (found[arm, 20, SEEDS[0]] for arm in ('fixed', 'morlet', 'average'))
+    assert average['learned_numbers'] == fixed['learned_numbers'] + morlet['learned_numbers']
+    models = [timm.create_model(f'local-dir:{runs}/{arm}-20-seed{SEEDS[0]}/checkpoint', pretrained=True).eval()
+              for arm in ('fixed', 'morlet')]
+    test = data.Prepared(data.load('sample').test, 1, augment.eval_transform(models[0]))
+    images, targets = next(iter(DataLoader(test, len(test))))
+    with torch.inference_mode():
+        mean = sum(model(images).log_softmax(1) for model in models) / 2
+    correct = (mean.argmax(1) == targets).float().mean().item()
+    assert average['accuracy'] == pytest.approx(100 * correct, abs=0.051)      # one image of 2,000 at a tie
+
+
+def test_an_average_needs_its_parts(tmp_path, capsys):
+    options = ['--recipe', 'sample', '--arms', 'fixed', 'average', '--output', str(tmp_path / 'runs')]
+    assert cli.main(['train', *options]) != 0
+    assert 'the arm average is an average and needs --arms morlet too' in capsys.readouterr().err
+    assert not (tmp_path / 'runs').exists()
 
 
 def test_selection_reads_no_test_image(tmp_path, monkeypatch, capsys):
@@ -112,7 +136,10 @@ def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
     made = RECIPES[name]
     assert len(made.selection) > 5
     assert bool(made.data) != bool(made.how_to_get)
-    for arm in made.arms.values():
+    for name, arm in made.arms.items():
+        if isinstance(arm, Average):
+            assert set(arm.of) <= set(list(made.arms)[:list(made.arms).index(name)])
+            continue
         kwargs = {'num_classes': 10, 'in_chans': 1} | ({'img_size': 28} if arm.model.startswith('scat_') else {})
         assert timm.create_model(arm.model, device='meta', **{**kwargs, **arm.kwargs})
         augment.check(arm.training.augment)
