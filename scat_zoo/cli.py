@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
     train.add_argument('--warmup-epochs', type=_natural, default=1)
     train.add_argument('--label-smoothing', type=_number, default=0.2)
+    train.add_argument('--lda', action='store_true',
+                       help='at the end, replace the classifier by linear discriminant analysis of the features')
     train.add_argument('--amp', action='store_true', help="compute in bfloat16 where torch's autocast does")
     train.add_argument('--seed', type=int, default=0)
     train.add_argument('--workers', type=_natural, default=0, help='processes that load images')
@@ -80,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
     train.add_argument('--resume', action='store_true', help='continue the run in --output')
 
-    predict = commands.add_parser('predict', help='classify images with a checkpoint')
+    predict = commands.add_parser('predict', help='classify images with a checkpoint, or shipped weights')
     predict.set_defaults(command=_predict)
-    predict.add_argument('checkpoint', type=Path, help='checkpoint folder of a run')
+    predict.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
     predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
     predict.add_argument('--topk', type=_positive, default=3)
 
@@ -144,7 +146,7 @@ def _train_recipe(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    for path, classes in job.predict(args.checkpoint, args.images, args.topk):
+    for path, classes in job.predict(args.model, args.images, args.topk):
         print(path)
         for name, probability in classes:
             print(f'  {100 * probability:6.2f} %  {name}')

@@ -103,6 +103,18 @@ def test_predict(whole_run, tmp_path):
     assert abs(sum(probabilities) - 100) < 0.1
 
 
+def test_predict_with_shipped_weights(tmp_path, capsys):
+    test, expected = data.load('sample').test, []
+    for i in range(50):
+        image, target = test[i]
+        image.save(tmp_path / f'{i}.png')
+        expected.append(data.CLASSES[target])
+    files = [str(tmp_path / f'{i}.png') for i in range(50)]
+    assert cli.main(['predict', 'scat_tiny.fashion_mnist', '--topk', '1', *files]) == 0
+    found = [line.split('%')[1].strip() for line in capsys.readouterr().out.splitlines()[1::2]]
+    assert sum(a == b for a, b in zip(found, expected)) >= 40       # it is right for nine of ten
+
+
 def test_filters_of_a_checkpoint(whole_run, tmp_path):
     result = scat_zoo('filters', whole_run[0] / 'checkpoint', '-o', tmp_path / 'bank.png')
     assert result.returncode == 0, result.stderr
@@ -224,7 +236,10 @@ def test_test_gives_the_accuracy_that_training_told(whole_run, capsys):
 def test_predict_mistakes(whole_run, tmp_path, capsys):
     checkpoint = str(whole_run[0] / 'checkpoint')
     assert cli.main(['predict', str(tmp_path / 'absent'), 'a.png']) == 2
-    assert 'no checkpoint in' in capsys.readouterr().err
+    assert 'is no checkpoint folder, and no weights come under that name; known: scat_linear.fashion_mnist' in (
+        capsys.readouterr().err)
+    assert cli.main(['predict', 'scat_linear', 'a.png']) == 2       # a model without weights
+    assert "'scat_linear' is no checkpoint folder" in capsys.readouterr().err
     assert cli.main(['predict', checkpoint, str(tmp_path / 'absent.png')]) == 2
     assert 'cannot read the image' in capsys.readouterr().err
 

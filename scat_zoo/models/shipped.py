@@ -12,6 +12,11 @@ from torch import nn
 WEIGHTS = Path(__file__).parent / 'weights'
 
 
+def names() -> List[str]:
+    """ARCHITECTURE.TAG of all of them, in alphabetical order."""
+    return sorted(folder.name for folder in WEIGHTS.iterdir() if folder.is_dir())
+
+
 def tags(architecture: str) -> List[str]:
     """The tags with which this architecture's weights come, in alphabetical order."""
     return sorted(folder.name.partition('.')[2] for folder in WEIGHTS.glob(f'{architecture}.*'))

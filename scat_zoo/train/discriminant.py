@@ -22,8 +22,12 @@ def fit(model: nn.Module, images: Dataset, device: torch.device, batch_size: int
     """Give the linear classifier of `model` the weights of linear discriminant analysis of these images' features.
 
     The covariance within the classes is shrunk (Ledoit and Wolf, A well-conditioned estimator for large-dimensional
-    covariance matrices, 2004). Gradient descent from zero needs hundreds of epochs to come near where features are as
-    correlated as those of scattering, so that two models compared before it has converged compare their conditioning.
+    covariance matrices, 2004). Scattering coefficients are so correlated that gradient descent takes long to come near
+    such a classifier; models compared before it does are compared by how fast theirs trains.
+
+    Args:
+        model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
+        images: prepared as for evaluation.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

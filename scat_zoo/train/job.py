@@ -13,9 +13,10 @@ from timm.optim import get_optimizer_info
 from timm.utils import random_seed
 from torch import nn
 
+from ..models import shipped
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
-from . import augment, checkpoint
+from . import augment, checkpoint, discriminant
 from .data import Data, Prepared, check_channels, load, open_image, with_channels
 from .distributed import rank, wait, world_size
 from .loop import Training, evaluate, fit
@@ -33,6 +34,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
     get_optimizer_info(training.opt)
     augment.check(training.augment)
+    discriminant.check(training.lda)
     data = load(data_name, root, val_fraction, training.seed)
     # Models are built before anything is written: what they refuse, they refuse here.
     variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
@@ -56,6 +58,9 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     for name, model in models.items():
         random_seed(training.seed, rank())
         history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
+        if training.lda:
+            plain = Prepared(data.train, model.in_chans, augment.eval_transform(model))
+            discriminant.fit(model, plain, device)
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
         if rank() == 0:
             checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
@@ -92,9 +97,17 @@ def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device:
     return evaluate(model, images, device), len(images)
 
 
-def predict(folder: Path, images: List[Path], topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
-    """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder."""
-    model = checkpoint.load(folder)
+def predict(model_or_checkpoint: str, images: List[Path],
+            topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
+    """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder or a shipped one.
+
+    Raises:
+        ValueError: if it names no weights, or an image cannot be read.
+    """
+    if not Path(model_or_checkpoint).is_dir() and model_or_checkpoint not in shipped.names():
+        raise ValueError(f'{model_or_checkpoint!r} is no checkpoint folder, and no weights come under that name; '
+                         f'known: {", ".join(shipped.names())}')
+    model = checkpoint.open_model(model_or_checkpoint, {})
     check_channels(model.in_chans)
     transform = augment.eval_transform(model)
     pictures = torch.stack([transform(with_channels(open_image(path), model.in_chans)) for path in images])

@@ -1,5 +1,6 @@
 """The classifier in closed form: against the textbook's formula, for any number of classes, bad input."""
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import timm
 import torch
 from torch.utils.data import TensorDataset
 
+from scat_zoo import cli
 from scat_zoo.train import discriminant
 
 
@@ -55,6 +57,17 @@ def test_it_separates_what_can_be_separated(classes):
         logits = model(x)
     assert logits.shape == (len(y), classes)
     assert (logits.argmax(1) == y).float().mean() > 0.95
+
+
+def test_the_command_ends_in_it(tmp_path):
+    options = ['--model-kwargs', 'L=2', 'global_pool=avg', '--epochs', '1', '--no-learnable']
+    found = {}
+    for name, more in (('trained', []), ('lda', ['--lda'])):
+        assert cli.main(['train', *options, '--output', str(tmp_path / name), *more]) == 0
+        found[name] = json.loads((tmp_path / name / 'results.json').read_text())['frozen']['test_accuracy']
+    assert found['lda'] > found['trained'] + 5                      # one epoch is not enough for the other
+    settings = json.loads((tmp_path / 'lda' / 'settings.json').read_text())
+    assert settings['training']['lda'] is True
 
 
 def test_missing_scikit_learn_is_one_sentence_before_training(monkeypatch):
