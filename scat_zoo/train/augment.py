@@ -6,6 +6,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torchvision import transforms
+from torchvision.transforms import functional
 
 
 class QuarterTurn:
@@ -14,6 +15,20 @@ class QuarterTurn:
     def __call__(self, image: Image.Image) -> Image.Image:
         turn = random.choice([None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270])
         return image if turn is None else image.transpose(turn)
+
+
+class RotateZoom:
+    """Rotate an image by any angle and zoom by 0.8 to 1.25, about its centre; what is beyond its borders is mirrored.
+    """
+
+    def __init__(self) -> None:
+        self.affine = transforms.RandomAffine(
+            180, scale=(0.8, 1.25), interpolation=transforms.InterpolationMode.BICUBIC)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        height, width = image.height, image.width
+        wide = functional.pad(image, [min(height, width) // 2], padding_mode='reflect')
+        return functional.center_crop(self.affine(wide), [height, width])
 
 
 def _shift() -> transforms.RandomAffine:
@@ -28,6 +43,9 @@ AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = 
     'shift-flip-erase': lambda: ([_shift(), transforms.RandomHorizontalFlip()],
                                  [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),
     # What leaves a texture the texture it is.
+    'rotate-zoom': lambda: ([transforms.RandomHorizontalFlip(), RotateZoom()], []),
+    'rotate-zoom-light': lambda: ([transforms.RandomHorizontalFlip(), RotateZoom(),
+                                   transforms.ColorJitter(brightness=0.3, saturation=0.2, hue=0.03)], []),
     'turn-light': lambda: ([transforms.RandomHorizontalFlip(), QuarterTurn(),
                             transforms.ColorJitter(brightness=0.4, saturation=0.2)], []),
 }

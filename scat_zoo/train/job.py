@@ -59,8 +59,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
         random_seed(training.seed, rank())
         history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
         if training.lda:
-            plain = Prepared(data.train, model.in_chans, augment.eval_transform(model))
-            discriminant.fit(model, plain, device)
+            discriminant.fit(model, train_set, training.lda, device)
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
         if rank() == 0:
             checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)

@@ -27,7 +27,8 @@ class Training:
 
     Batch size, learning rates and workers are those of each process. Filters have a rate of their own, by default that
     of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
-    torch's autocast does; `lda` replaces the classifier after the last epoch, see `discriminant.fit`.
+    torch's autocast does; `lda`, if not 0, is the number of passes over the augmented images by which
+    `discriminant.fit` replaces the classifier after the last epoch.
     """
     epochs: int
     batch_size: int = 32
@@ -39,7 +40,7 @@ class Training:
     label_smoothing: float = 0.2
     augment: str = 'none'
     amp: bool = False
-    lda: bool = False
+    lda: int = 0
     seed: int = 0
     workers: int = 0
 

@@ -232,7 +232,7 @@ def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device
     random_seed(run.seed)
     history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
     if training.lda:
-        discriminant.fit(model, Prepared(images, channels, augment.eval_transform(model)), device)
+        discriminant.fit(model, train_set, training.lda, device)
     if hasattr(model, 'scattering'):
         checkpoint.save(model, folder / 'checkpoint', data.classes)
     return model, history

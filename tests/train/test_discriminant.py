@@ -22,7 +22,7 @@ def images(classes, each=12):
 def fitted(classes):
     model = timm.create_model('scat_linear', img_size=16, in_chans=1, num_classes=classes, global_pool='avg', L=2)
     data = images(classes)
-    discriminant.fit(model, data, torch.device('cpu'))
+    discriminant.fit(model, data, 1, torch.device('cpu'))
     x, y = data.tensors
     with torch.no_grad():
         features = model.forward_head(model.forward_features(x), pre_logits=True)
@@ -62,17 +62,38 @@ def test_it_separates_what_can_be_separated(classes):
 def test_the_command_ends_in_it(tmp_path):
     options = ['--model-kwargs', 'L=2', 'global_pool=avg', '--epochs', '1', '--no-learnable']
     found = {}
-    for name, more in (('trained', []), ('lda', ['--lda'])):
+    for name, more in (('trained', []), ('lda', ['--lda', '1'])):
         assert cli.main(['train', *options, '--output', str(tmp_path / name), *more]) == 0
         found[name] = json.loads((tmp_path / name / 'results.json').read_text())['frozen']['test_accuracy']
     assert found['lda'] > found['trained'] + 5                      # one epoch is not enough for the other
     settings = json.loads((tmp_path / 'lda' / 'settings.json').read_text())
-    assert settings['training']['lda'] is True
+    assert settings['training']['lda'] == 1
+
+
+def test_several_passes_see_several_changes_of_the_images():
+    class Noisy(TensorDataset):
+        def __getitem__(self, i):
+            x, y = super().__getitem__(i)
+            return x + torch.randn_like(x), y
+
+    model = timm.create_model('scat_linear', img_size=16, in_chans=1, num_classes=3, global_pool='avg', L=2)
+    weights = []
+    for passes in (1, 1, 4):
+        torch.manual_seed(0)
+        discriminant.fit(model, Noisy(*images(3).tensors), passes, torch.device('cpu'))
+        weights.append(model.head.fc.weight.clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2], rtol=0.1)
 
 
 def test_missing_scikit_learn_is_one_sentence_before_training(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *args: None if name == 'sklearn' else find(name))
-    discriminant.check(False)
+    discriminant.check(0)
     with pytest.raises(ValueError, match='needs scikit-learn: install it, or scat_zoo with the extra lda'):
-        discriminant.check(True)
+        discriminant.check(1)
+
+
+def test_a_negative_number_of_passes_is_refused():
+    with pytest.raises(ValueError, match='must not be negative, got -1'):
+        discriminant.check(-1)
