@@ -141,7 +141,7 @@ RECIPES: Dict[str, Recipe] = {
     'textures': Recipe(
         data='', how_to_get='a folder that scat_zoo.train.make_textures makes, from a package of Debian that it names',
         arms=_arms(Arm('scat_linear', _TEXTURES, _TEXTURES_TRAINING), 'pixelwise', 'morlet'),
-        selection=('with fixed filters, J of 3 and 4, scales, log_floor of 0.02, 0.05 and 0.1, the changes of the images '
+        selection=('with fixed filters, J of 3 and 4, scales, log_floor of 0.02 to 0.1, the changes of the images '
                    'and the number of passes, by the accuracy on the validation images, mostly from 5 images a class'),
         per_class=(20, 5), seeds=SEEDS[:3]),
     'cifar10': Recipe(
