@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
     train.add_argument('--warmup-epochs', type=_natural, default=1)
     train.add_argument('--label-smoothing', type=_number, default=0.2)
-    train.add_argument('--lda', type=int, default=0, metavar='N',
+    train.add_argument('--lda', type=_natural, default=0, metavar='N',
                        help='at the end, replace the classifier by linear discriminant analysis of the features in N '
                             'passes over the (augmented) images; 0 for not')
     train.add_argument('--amp', action='store_true', help="compute in bfloat16 where torch's autocast does")

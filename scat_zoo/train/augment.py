@@ -44,8 +44,6 @@ AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = 
                                  [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),
     # What leaves a texture the texture it is.
     'rotate-zoom': lambda: ([transforms.RandomHorizontalFlip(), RotateZoom()], []),
-    'rotate-zoom-light': lambda: ([transforms.RandomHorizontalFlip(), RotateZoom(),
-                                   transforms.ColorJitter(brightness=0.3, saturation=0.2, hue=0.03)], []),
     'turn-light': lambda: ([transforms.RandomHorizontalFlip(), QuarterTurn(),
                             transforms.ColorJitter(brightness=0.4, saturation=0.2)], []),
 }

@@ -17,8 +17,6 @@ def check(passes: int) -> None:
     Raises:
         ValueError: in one sentence.
     """
-    if passes < 0:
-        raise ValueError(f'the number of passes for linear discriminant analysis must not be negative, got {passes}')
     if passes and importlib.util.find_spec('sklearn') is None:
         raise ValueError('linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra lda')
 

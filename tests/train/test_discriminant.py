@@ -92,8 +92,3 @@ def test_missing_scikit_learn_is_one_sentence_before_training(monkeypatch):
     discriminant.check(0)
     with pytest.raises(ValueError, match='needs scikit-learn: install it, or scat_zoo with the extra lda'):
         discriminant.check(1)
-
-
-def test_a_negative_number_of_passes_is_refused():
-    with pytest.raises(ValueError, match='must not be negative, got -1'):
-        discriminant.check(-1)
