@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--lda', type=_natural, default=0, metavar='N',
                        help='at the end, replace the classifier by linear discriminant analysis of the features in N '
                             'passes over the (augmented) images; 0 for not')
+    train.add_argument('--lda-epochs', type=_natural, default=0, metavar='N',
+                       help='before that, train learned filters alone for N epochs, through such a classifier')
     train.add_argument('--amp', action='store_true', help="compute in bfloat16 where torch's autocast does")
     train.add_argument('--seed', type=int, default=0)
     train.add_argument('--workers', type=_natural, default=0, help='processes that load images')

@@ -1,34 +1,71 @@
-"""A classifier in closed form on trained features: linear discriminant analysis."""
+"""Linear discriminant analysis: a classifier in closed form on trained features, and filters trained through it."""
 import importlib.util
-import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, List, Tuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .distributed import rank
+from . import loop
+from .distributed import gathered, rank, world_size
+from .loop import Training
+
+# Of the classifier that an epoch of the filters goes through. Few, since every epoch draws others.
+PASSES_OF_AN_EPOCH = 2
+IMAGES_FOR_THE_SCALE = 1000
 
 
-def check(passes: int) -> None:
-    """Refuse to begin without scikit-learn where it is needed.
+def check(training: Training) -> None:
+    """Refuse to begin without scikit-learn where it is needed, or with epochs that nothing would end.
 
     Raises:
         ValueError: in one sentence.
     """
-    if passes and importlib.util.find_spec('sklearn') is None:
+    if training.lda_epochs and not training.lda:
+        raise ValueError(f'{training.lda_epochs} epochs through a discriminant analysis need one at the end too: '
+                         'give the number of its passes, 1 or more')
+    if training.lda and importlib.util.find_spec('sklearn') is None:
         raise ValueError('linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra lda')
 
 
-@torch.inference_mode()
-def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device, batch_size: int = 256) -> None:
+def finish(model: nn.Module, images: Dataset, training: Training, device: torch.device, state_file: Path, title: str,
+           line: int = 0) -> List[Dict[str, float]]:
+    """What `training` asks for after its ordinary epochs: train learned filters through such a classifier, then fit it.
+
+    Before each of these epochs the classifier is fitted anew, and stays as it is within the epoch, and so do the norms:
+    only the filters follow the gradient. (Training both together, the filters serve a classifier that is far from the
+    one they end with.)
+
+    Args, return value and exceptions: as for `loop.fit`, whose `state_file` is another.
+    """
+    history: List[Dict[str, float]] = []
+    if training.lda_epochs and any(p.requires_grad for p in model.scattering.parameters()):
+        model.freeze_classifier()
+        history = loop.fit(model, images, None, replace(training, epochs=training.lda_epochs), device, state_file,
+                           f'{title}, discriminant', line, lambda: fit(model, images, PASSES_OF_AN_EPOCH, device))
+        model.unfreeze_classifier()
+    if training.lda:
+        fit(model, images, training.lda, device)
+    return history
+
+
+@torch.no_grad()
+def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device) -> None:
     """Give the linear classifier of `model` the weights of linear discriminant analysis of these images' features.
 
     The covariance within the classes is shrunk (Ledoit and Wolf, A well-conditioned estimator for large-dimensional
     covariance matrices, 2004). Scattering coefficients are so correlated that gradient descent takes long to come near
     such a classifier; models compared before it does are compared by how fast theirs trains. Several passes over
     images turned at random tell it which directions do not matter.
+
+    What the analysis believes of images it has seen is far too certain: the logits are scaled by the number that makes
+    the cross-entropy of one more draw of up to 1,000 of the images smallest. That changes no decision.
 
     Args:
         model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
@@ -38,17 +75,33 @@ def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device, ba
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     model.eval()
-    features, targets = [], []
-    loader = DataLoader(images, batch_size)
-    for x, y in tqdm(itertools.chain.from_iterable(loader for _ in range(passes)), 'discriminant',
-                     passes * len(loader), unit='batch', dynamic_ncols=True, disable=rank() > 0, leave=False):
-        features.append(model.forward_head(model.forward_features(x.to(device)), pre_logits=True).cpu().numpy())
-        targets.append(y.numpy())
+    drawn = [_features(model, images, device) for _ in range(passes)]
     lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto')
-    lda.fit(np.concatenate(features).astype(np.float64), np.concatenate(targets))
+    lda.fit(torch.cat([features for features, _ in drawn]).double().numpy(),
+            torch.cat([targets for _, targets in drawn]).numpy())
     classifier = model.get_classifier()
     weight, bias = lda.coef_, lda.intercept_
     if classifier.out_features == 2:                            # scikit-learn gives the one difference of the two
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    classifier.weight.copy_(torch.from_numpy(weight))
-    classifier.bias.copy_(torch.from_numpy(bias))
+    weight, bias = torch.from_numpy(weight), torch.from_numpy(bias)
+
+    some = np.linspace(0, len(images), min(len(images), IMAGES_FOR_THE_SCALE), endpoint=False).astype(int).tolist()
+    features, targets = _features(model, Subset(images, some), device)
+    logits = F.linear(features.double(), weight, bias)
+    scale = minimize_scalar(lambda log_scale: F.cross_entropy(logits * np.exp(log_scale), targets).item(),
+                            bounds=(-7, 1), method='bounded').x
+    classifier.weight.copy_(weight * np.exp(scale))
+    classifier.bias.copy_(bias * np.exp(scale))
+
+
+def _features(model: nn.Module, images: Dataset, device: torch.device, batch_size: int = 256) -> Tuple[Tensor, Tensor]:
+    """What the classifier gets, and the targets, of all images; each process computes a part."""
+    part = Subset(images, range(rank(), len(images), world_size()))
+    features, targets = [], []
+    for x, y in tqdm(DataLoader(part, batch_size), 'discriminant', unit='batch', dynamic_ncols=True,
+                     disable=rank() > 0, leave=False):
+        features.append(model.forward_head(model.forward_features(x.to(device)), pre_logits=True).cpu().numpy())
+        targets.append(y.numpy())
+    parts = gathered((np.concatenate(features), np.concatenate(targets)))
+    return (torch.from_numpy(np.concatenate([part[0] for part in parts])),
+            torch.from_numpy(np.concatenate([part[1] for part in parts])))

@@ -34,7 +34,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
     get_optimizer_info(training.opt)
     augment.check(training.augment)
-    discriminant.check(training.lda)
+    discriminant.check(training)
     data = load(data_name, root, val_fraction, training.seed)
     # Models are built before anything is written: what they refuse, they refuse here.
     variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
@@ -58,8 +58,8 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     for name, model in models.items():
         random_seed(training.seed, rank())
         history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
-        if training.lda:
-            discriminant.fit(model, train_set, training.lda, device)
+        history += discriminant.finish(
+            model, train_set, training, device, output / f'{name}-filters.state', f'{name} filters')
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
         if rank() == 0:
             checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)

@@ -28,7 +28,8 @@ class Training:
     Batch size, learning rates and workers are those of each process. Filters have a rate of their own, by default that
     of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
     torch's autocast does; `lda`, if not 0, is the number of passes over the augmented images by which
-    `discriminant.fit` replaces the classifier after the last epoch.
+    `discriminant.fit` replaces the classifier after the last epoch; before that come `lda_epochs` more, which train
+    the filters alone, through such a classifier.
     """
     epochs: int
     batch_size: int = 32
@@ -41,21 +42,26 @@ class Training:
     augment: str = 'none'
     amp: bool = False
     lda: int = 0
+    lda_epochs: int = 0
     seed: int = 0
     workers: int = 0
 
 
 def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
-        state_file: Path, title: str, line: int = 0) -> List[Dict[str, float]]:
+        state_file: Path, title: str, line: int = 0,
+        before_epoch: Optional[Callable[[], None]] = None) -> List[Dict[str, float]]:
     """Train the model in place; return train loss and validation accuracy, if there is a validation set, by epoch.
 
     The state goes to `state_file` after each epoch, and soon after Ctrl-C. If the file exists, training goes on from
     there; without workers, and with the same number of threads, to the same bits as without a stop.
 
+    Parts of the model whose parameters are all frozen stay as they are, with what their norms have seen.
+
     Under torchrun, N processes train on batches N times as large, each on its part of every batch.
 
     Args:
         line: of the terminal, on which the progress bar stands.
+        before_epoch: called before each epoch; the optimiser knows nothing of what it does to the model.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
@@ -83,7 +89,12 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
             total=training.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True,
             disable=rank() > 0, position=line, leave=line == 0) as bar:
         for epoch in range(len(history), training.epochs):
+            if before_epoch is not None and done == epoch * updates:
+                before_epoch()
             model.train()
+            for part in model.children():
+                if {p.requires_grad for p in part.parameters()} == {False}:
+                    part.eval()
             for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, training):
                 with torch.autocast(device.type, torch.bfloat16, enabled=training.amp):
                     logits = trained(images.to(device)).float()

@@ -93,7 +93,7 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
     create(arm.model, arm.kwargs, data, seed=0)
     get_optimizer_info(arm.training.opt)
     augment.check(arm.training.augment)
-    discriminant.check(arm.training.lda)
+    discriminant.check(arm.training)
 
 
 def _sized(recipe: Recipe, run: Run) -> Union[Arm, Average]:
@@ -221,7 +221,8 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
         'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
-    (folder / 'state').unlink(missing_ok=True)
+    for state in ('state', 'filters.state'):
+        (folder / state).unlink(missing_ok=True)
 
 
 def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device: torch.device,
@@ -231,8 +232,7 @@ def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device
     train_set = Prepared(images, channels, augment.train_transform(model, training.augment))
     random_seed(run.seed)
     history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
-    if training.lda:
-        discriminant.fit(model, train_set, training.lda, device)
+    history += discriminant.finish(model, train_set, training, device, folder / 'filters.state', run.name(), line)
     if hasattr(model, 'scattering'):
         checkpoint.save(model, folder / 'checkpoint', data.classes)
     return model, history

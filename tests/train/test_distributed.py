@@ -56,3 +56,13 @@ def test_the_command_under_torchrun(tmp_path):
     states = torch.load(output / 'learned.state', weights_only=True)['random']
     assert len(states) == 2
     assert states[0] != states[1]                       # each process augments on its own
+
+
+def test_a_discriminant_analysis_is_that_of_all_processes(tmp_path):
+    output = tmp_path / 'run'
+    stdout = run(*TORCHRUN, '-m', 'scat_zoo', 'train', '--model-kwargs', 'L=2', 'global_pool=avg', '--epochs', 1,
+                 '--augment', 'flip', '--lda', 1, '--lda-epochs', 1, '--output', output)
+    tested = re.search(r'^test accuracy ([\d.]+) %', stdout, re.MULTILINE).group(1)
+    # Each process tests a part of the images, with a classifier that must be the one that is saved.
+    alone = run(sys.executable, '-m', 'scat_zoo', 'test', output / 'checkpoint')
+    assert re.search(r'([\d.]+) %', alone).group(1) == tested
