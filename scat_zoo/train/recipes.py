@@ -147,8 +147,10 @@ RECIPES: Dict[str, Recipe] = {
         arms={**_arms(_TEXTURES_LINEAR, 'pixelwise', 'morlet', 'equivariant', lda_epochs=4),
               'resnet': Arm('scat_resnet', _TEXTURES_RESNET, _TEXTURES_RESNET_TRAINING, {5: {'epochs': 60}}),
               'average': Average(('fixed', 'resnet'))},
-        selection=('with fixed filters, J of 3 and 4, scales, log_floor of 0.02 to 0.1, the changes of the images '
-                   'and the number of passes, by the accuracy on the validation images, mostly from 5 images a class'),
+        selection=('by the accuracy on the validation images, one seed. Fixed filters: J of 3 and 4, scales, log_floor '
+                   'of 0.02 to 0.1, the changes of the images, passes, mostly from 5 images a class. Pixelwise ones: '
+                   'training through the analysis or an ordinary head, rates of 1e-3 and 3e-3, 3 or 8 epochs; morlet '
+                   'and equivariant as these. The network: rate, weight decay, 14 to 30 epochs from 20 images a class'),
         per_class=(20, 5), seeds=SEEDS[:3]),
     'cifar10': Recipe(
         data='cifar10',
