@@ -88,10 +88,11 @@ def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device) ->
     some = np.linspace(0, len(images), min(len(images), IMAGES_FOR_THE_SCALE), endpoint=False).astype(int).tolist()
     features, targets = _features(model, Subset(images, some), device)
     logits = F.linear(features.double(), weight, bias)
-    scale = minimize_scalar(lambda log_scale: F.cross_entropy(logits * np.exp(log_scale), targets).item(),
-                            bounds=(-7, 1), method='bounded').x
-    classifier.weight.copy_(weight * np.exp(scale))
-    classifier.bias.copy_(bias * np.exp(scale))
+    # Bounded, since what is told apart without an error would be scaled to infinity.
+    log_scale = minimize_scalar(lambda log_scale: F.cross_entropy(logits * np.exp(log_scale), targets).item(),
+                                bounds=(-7, 1), method='bounded').x
+    classifier.weight.copy_(weight * np.exp(log_scale))
+    classifier.bias.copy_(bias * np.exp(log_scale))
 
 
 def _features(model: nn.Module, images: Dataset, device: torch.device, batch_size: int = 256) -> Tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The classifier in closed form: against the textbook's formula, for any number of classes, bad input."""
+"""The classifier in closed form: against the textbook's formula, filters trained through it, resuming, bad input."""
 import importlib.util
 import json
 import signal
@@ -89,12 +89,12 @@ def test_the_command_ends_in_it(tmp_path):
     assert settings['training']['lda'] == 1
 
 
-def through_it(folder, stop_at=None, **kwargs):
+def through_it(folder, stop_at=None):
     torch.manual_seed(0)
     model = timm.create_model('scat_linear', img_size=16, in_chans=1, num_classes=3, global_pool='avg', L=2,
                               learnable=True, parametrization='morlet')
     x, y = images(3, noise=3.).tensors
-    training = Training(epochs=2, batch_size=12, label_smoothing=0., lda=1, lda_epochs=3, **kwargs)
+    training = Training(epochs=2, batch_size=12, label_smoothing=0., lda=1, lda_epochs=3)
     loop.fit(model, TensorDataset(x, y), None, training, CPU, folder / 'state', 'test')
     before = {name: value.clone() for name, value in model.state_dict().items()}
     history = discriminant.finish(model, Stopping(x, y, stop_at=stop_at), training, CPU, folder / 'filters', 'test')
