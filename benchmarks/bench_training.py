@@ -1,4 +1,4 @@
-"""What a training step of scat_linear costs by parametrisation, beside kymatio's forward pass alone.
+"""What a training step of scat_linear costs by parametrisation and scales, beside kymatio's forward pass alone.
 
     python benchmarks/bench_training.py [--batch 128] [--rounds 9]
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import scat_zoo
 
 KYMATIO = "kymatio's forward"
+SCALES = ', scales 1 and 2'
 
 
 def training_step(x: torch.Tensor, y: torch.Tensor, **kwargs: object) -> Callable[[], None]:
@@ -48,9 +49,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x, y = torch.randn(args.batch, 3, 32, 32), torch.randint(0, 10, (args.batch,))
-    candidates: Dict[str, Callable[[], None]] = {'fixed': training_step(x, y)}
-    for name in ('pixelwise', 'morlet', 'equivariant'):
-        candidates[name] = training_step(x, y, learnable=True, parametrization=name)
+    candidates: Dict[str, Callable[[], None]] = {}
+    for name in ('fixed', 'pixelwise', 'morlet', 'equivariant'):
+        learned = {} if name == 'fixed' else {'learnable': True, 'parametrization': name}
+        candidates[name] = training_step(x, y, **learned)
+        candidates[name + SCALES] = training_step(x, y, scales=(1, 2), **learned)
     candidates[KYMATIO] = kymatio_forward(x)
     times = {name: [] for name in candidates}
     for _ in range(args.rounds + 2):                            # two rounds to warm up
@@ -59,9 +62,9 @@ def main() -> None:
             run()
             times[name].append(time.process_time() - start)
     median = {name: statistics.median(values[2:]) for name, values in times.items()}
-    print(f'{"":20}{"seconds":>9}{"to pixelwise":>14}{"to kymatio":>12}')
+    print(f'{"":32}{"seconds":>9}{"to pixelwise":>14}{"to kymatio":>12}')
     for name, value in median.items():
-        print(f'{name:20}{value:9.3f}{value / median["pixelwise"]:14.2f}{value / median[KYMATIO]:12.2f}')
+        print(f'{name:32}{value:9.3f}{value / median["pixelwise"]:14.2f}{value / median[KYMATIO]:12.2f}')
 
 
 if __name__ == '__main__':

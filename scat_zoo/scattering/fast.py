@@ -27,30 +27,38 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
     each of a filter: 1024 x 1024 images with J = 5 are beyond). TorchScript, traces, exports, the transforms of
     torch.func and double backward take the plain way. To `torch.compile` the whole is one operator.
     """
+    return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
+
+
+@torch.fx.wrap
+def at_scales(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int], max_order: int,
+              pre_pad: bool) -> List[Tensor]:
+    """`transform.at_scales`, in the same way."""
     if not torch.jit.is_scripting():
         if _serves(x, phi, psi):
-            return _by_products(x, phi, psi, J, max_order, pre_pad)
-    return transform.scattering2d(x, phi, psi, J, max_order, pre_pad)
+            return _by_products(x, phi, psi, scales, max_order, pre_pad)
+    return transform.at_scales(x, phi, psi, scales, max_order, pre_pad)
 
 
-def _by_products(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
-                 pre_pad: bool) -> Tensor:
-    transform.check(x, phi[0], J, pre_pad)
-    g = Plan(phi[0].shape[0], phi[0].shape[1], J, psi[0][0].shape[0] if max_order > 0 else 0, max_order)
+def _by_products(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int], max_order: int,
+                 pre_pad: bool) -> List[Tensor]:
+    J, finer = scales[0], tuple(scales[1:])
+    transform.check(x, phi[0][0], J, pre_pad)
+    g = Plan(*phi[0][0].shape, J, psi[0][0].shape[0] if max_order > 0 else 0, max_order, finer)
     dtype = torch.promote_types(x.dtype, torch.float32)
     images = x.reshape(-1, *x.shape[-2:]).to(dtype)
-    filters = [hat.to(dtype) for hat in phi + [hat for levels in psi for hat in levels]]
+    filters = [hat.to(dtype) for levels in phi + psi for hat in levels]
     if not torch.is_grad_enabled():
         filters = [hat.detach() for hat in filters]
     if torch.compiler.is_compiling():
-        s = operator(images, filters, list(g), [hat.requires_grad for hat in filters])
+        results = operator(images, filters, [*g[:5], *finer], [hat.requires_grad for hat in filters])
     else:
-        s = Products.apply(images, g, *filters)
-    return s.reshape(x.shape[:-2] + s.shape[1:]).to(x.dtype)
+        results = Products.apply(images, g, *filters)
+    return [s.reshape(x.shape[:-2] + s.shape[1:]).to(x.dtype) for s in results]
 
 
-def _serves(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]]) -> bool:
-    filters = phi + [hat for levels in psi for hat in levels]
+def _serves(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]]) -> bool:
+    filters = [hat for levels in phi + psi for hat in levels]
     if torch.jit.is_tracing() or x.device.type not in ('cpu', 'cuda') or not x.is_floating_point():
         return False
     if any(hat.device != x.device or hat.dtype.itemsize > max(x.dtype.itemsize, 4) for hat in filters):
@@ -99,8 +107,8 @@ class Memory:
 memory = Memory()
 
 
-def _lowpass(hat: Tensor, octaves: int) -> matrices.LowPass:
-    return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves)
+def _lowpass(hat: Tensor, octaves: int, margin: int) -> matrices.LowPass:
+    return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves, margin)
 
 
 def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complete: bool = True) -> Constants:
@@ -110,25 +118,26 @@ def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complet
         needs: which of these need a gradient, and so no shortcut.
         complete: with the weights that are too small to matter in a forward pass; a backward pass needs them.
     """
-    def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, octaves: int) -> Any:
+    def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, *args: int) -> Any:
         # On a GPU a comparison of values would wait for it, and take longer than the weights.
         if need or hat.device.type != 'cpu':
-            return function(hat.detach(), octaves)
-        return memory.get(fixed, hat.detach(), octaves)
+            return function(hat.detach(), *args)
+        return memory.get(fixed, hat.detach(), *args)
 
     fixed = matrices.fixed_weights if complete else matrices.large_weights
     (phi, psi), (phi_needs, psi_needs) = _by_scale(g, filters), _by_scale(g, needs)
-    low = [constant(matrices.general_lowpass, _lowpass, hat, need, g.J - level)
-           for level, (hat, need) in enumerate(zip(phi, phi_needs))]
+    low = [[constant(matrices.general_lowpass, _lowpass, hat, need, s - level, g.margin(s))
+            for level, (hat, need) in enumerate(zip(*levels))]
+           for s, levels in zip(g.scales, zip(phi, phi_needs))]
     return Constants(low, [[constant(matrices.all_weights, fixed, hat, need, j - level)
                             for level, (hat, need) in enumerate(zip(*levels))]
                            for j, levels in enumerate(zip(psi, psi_needs))])
 
 
-def _by_scale(g: Plan, filters: Sequence[Any]) -> Tuple[List[Any], List[List[Any]]]:
-    """(phi by level, psi by scale and level) from all in a row."""
+def _by_scale(g: Plan, filters: Sequence[Any]) -> Tuple[List[List[Any]], List[List[Any]]]:
+    """(phi, psi), each by scale and level, from all in a row."""
     rest = iter(filters)
-    phi = [next(rest) for _ in range(geometry.phi_levels(g.J, g.max_order))]
+    phi = [[next(rest) for _ in range(geometry.phi_levels(s, g.max_order))] for s in g.scales]
     return phi, [[next(rest) for _ in range(geometry.psi_levels(j, g.max_order))] for j in range(g.J)]
 
 
@@ -188,24 +197,25 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
             torch.set_num_threads(before)
 
 
-def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
-    """Images (B, h, w) to coefficients (B, paths, h', w')."""
-    out = _output(x, g)
-    chunks = _chunks(g, x, out)
+def forward(x: Tensor, k: Constants, g: Plan) -> List[Tensor]:
+    """Images (B, h, w) to coefficients (B, paths, h', w') of each scale."""
+    outs = _outputs(x, g)
+    chunks = _chunks(g, x, *outs)
     # Recording a program takes as long as a few images. Constants that were remembered are the same objects again.
     purpose = g, x.dtype, torch.is_inference_mode_enabled(), *(id(constant) for constant in _in_a_row(k))
 
-    def prepare(share: int, arrays: List[Tensor], images: Tensor, into: Tensor) -> Callable[[Tensor, Tensor], None]:
+    def prepare(share: int, arrays: List[Tensor], images: Tensor, *into: Tensor) -> Callable[..., None]:
         alone, key = len(chunks) == 1 and x.device.type == 'cpu', (images.shape, *purpose)
         if alone and key in spare.forward:
             return spare.forward[key][1]
-        columns, result, program = _maps_last(images), _maps_last(into), Program(x, arrays)
-        products.record_forward(program, columns, k, g, result)
+        columns, results, program = _maps_last(images), [_maps_last(out) for out in into], Program(x, arrays)
+        products.record_forward(program, columns, k, g, results)
 
-        def run(images: Tensor, into: Tensor) -> None:
+        def run(images: Tensor, *into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
             program.run()
-            into.copy_(result.permute(3, 2, 0, 1))
+            for out, result in zip(into, results):
+                out.copy_(result.permute(3, 2, 0, 1))
 
         if alone and sum(t.nbytes for t in arrays) <= SPARED:
             if len(spare.forward) == 4:
@@ -214,53 +224,57 @@ def forward(x: Tensor, k: Constants, g: Plan) -> Tensor:
         return run
 
     spread(prepare, chunks, x)
-    return out
+    return outs
 
 
-def backward(x: Tensor, filters: Sequence[Tensor], grad: Tensor, k: Constants, g: Plan,
+def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], k: Constants, g: Plan,
              needs: Sequence[bool]) -> List[Optional[Tensor]]:
-    """Gradients to x and to the filters, each None where `needs` says so, from the one to the coefficients."""
+    """Gradients to x and to the filters, each None where `needs` says so, from those to the coefficients."""
     grad_x = torch.empty_like(x) if needs[0] else None
     phi, psi = _by_scale(g, needs[1:])
 
     def zeros() -> Gradients:
-        return Gradients([torch.zeros_like(low.weights) if need else None for low, need in zip(k.phi, phi)],
+        return Gradients([[torch.zeros_like(low.weights) if need else None for low, need in zip(*levels)]
+                          for levels in zip(k.phi, phi)],
                          [[torch.zeros_like(weights.values) if need else None for weights, need in zip(*levels)]
                           for levels in zip(k.psi, psi)])
 
     sums = {0: zeros()}                                     # gradients to the weights, by share of the chunks
 
-    def prepare(share: int, arrays: List[Tensor], images: Tensor, outer: Tensor,
-                into: Tensor) -> Callable[[Tensor, Tensor, Tensor], None]:
+    def prepare(share: int, arrays: List[Tensor], images: Tensor, into: Tensor,
+                *outer: Tensor) -> Callable[..., None]:
         if share not in sums:
             sums[share] = zeros()
-        columns, result, program = _maps_last(images), _maps_last(outer), Program(x, arrays)
+        columns, results, program = _maps_last(images), [_maps_last(grad) for grad in outer], Program(x, arrays)
         inner = None if grad_x is None else _maps_last(images)
-        products.record_backward(program, columns, result, k, sums[share], g, inner)
+        products.record_backward(program, columns, results, k, sums[share], g, inner)
 
-        def run(images: Tensor, outer: Tensor, into: Tensor) -> None:
+        def run(images: Tensor, into: Tensor, *outer: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
-            result.copy_(outer.permute(2, 3, 1, 0))
+            for grad, result in zip(outer, results):
+                result.copy_(grad.permute(2, 3, 1, 0))
             program.run()
             if inner is not None:
                 into.copy_(inner.permute(2, 0, 1))
         return run
 
-    spread(prepare, _chunks(g, x, grad, x if grad_x is None else grad_x), x)
-    folds = [(matrices.general_lowpass_backward, g.J - level) for level in range(len(phi))]
+    spread(prepare, _chunks(g, x, x if grad_x is None else grad_x, *grads), x)
+    folds = [(matrices.general_lowpass_backward, s - level, g.margin(s))
+             for s, levels in zip(g.scales, phi) for level in range(len(levels))]
     folds += [(matrices.fold_weights_backward, j - level) for j in range(g.J) for level in range(len(psi[j]))]
-    grads = zip(*(_in_a_row(grads) for grads in sums.values()))
-    return [grad_x] + [None if parts[0] is None else unfold(sum(parts[1:], parts[0]), hat, octaves)
-                       for hat, (unfold, octaves), parts in zip(filters, folds, grads)]
+    by_share = zip(*(_in_a_row(weights) for weights in sums.values()))
+    return [grad_x] + [None if parts[0] is None else unfold(sum(parts[1:], parts[0]), hat, *args)
+                       for hat, (unfold, *args), parts in zip(filters, folds, by_share)]
 
 
 def _in_a_row(constants: Constants) -> List[Any]:
     """As the filters are; the reverse of `_by_scale`."""
-    return constants.phi + [weights for levels in constants.psi for weights in levels]
+    return [weights for levels in constants.phi + constants.psi for weights in levels]
 
 
-def _output(x: Tensor, g: Plan) -> Tensor:
-    return x.new_empty(len(x), len(geometry.paths(g.J, g.L, g.max_order)), (g.M >> g.J) - 2, (g.N >> g.J) - 2)
+def _outputs(x: Tensor, g: Plan) -> List[Tensor]:
+    return [x.new_empty(len(x), len(geometry.paths(s, g.L, g.max_order)),
+                        *((n >> s) - 2 * g.margin(s) for n in (g.M, g.N))) for s in g.scales]
 
 
 def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
@@ -278,62 +292,67 @@ class Products(torch.autograd.Function):
     """The transform of images (B, h, w); backward recomputes it, and is itself differentiated the plain way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Plan, *filters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, g: Plan, *filters: Tensor) -> Tuple[Tensor, ...]:
         needs = [hat.requires_grad for hat in filters]
         ctx.g, ctx.k = g, constants(g, filters, needs, complete=any(ctx.needs_input_grad))
         ctx.save_for_backward(x, *filters)
-        return forward(x, ctx.k, g)
+        return tuple(forward(x, ctx.k, g))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
         (x, *filters), g = ctx.saved_tensors, ctx.g
         needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
         if torch.is_grad_enabled():                         # create_graph=True
-            s = transform.scattering2d(x, *_by_scale(g, filters), g.J, g.max_order, x.shape[1:] == (g.M, g.N))
+            padded = x.shape[1:] == (g.M, g.N)
+            s = transform.at_scales(x, *_by_scale(g, filters), list(g.scales), g.max_order, padded)
             wanted = [t for t, need in zip([x, *filters], needs) if need]
-            found = iter(torch.autograd.grad(s, wanted, grad, create_graph=True))
-            grads = [next(found) if need else None for need in needs]
+            found = iter(torch.autograd.grad(s, wanted, grads, create_graph=True))
+            results = [next(found) if need else None for need in needs]
         else:
-            grads = backward(x, filters, grad, ctx.k, g, needs)
-        return grads[0], None, *grads[1:]
+            results = backward(x, filters, grads, ctx.k, g, needs)
+        return results[0], None, *results[1:]
 
 
 @torch.library.custom_op('scat_zoo::scattering2d', mutates_args=())
-def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> Tensor:
-    """The same for `torch.compile`."""
-    g = Plan(*plan)
+def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
+    """The same for `torch.compile`; `plan` has the finer scales in a row with the rest."""
+    g = _plan(plan)
     return forward(x, constants(g, filters, needs), g)
 
 
+def _plan(plan: List[int]) -> Plan:
+    return Plan(*plan[:5], tuple(plan[5:]))
+
+
 @operator.register_fake
-def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> Tensor:
-    return _output(x, Plan(*plan))
+def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
+    return _outputs(x, _plan(plan))
 
 
 @torch.library.custom_op('scat_zoo::scattering2d_backward', mutates_args=())
-def operator_backward(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int],
+def operator_backward(x: Tensor, filters: List[Tensor], grads: List[Tensor], plan: List[int],
                       needs: List[bool]) -> List[Tensor]:
     """Gradients to x and to the filters; empty where not needed."""
-    g = Plan(*plan)
-    grads = backward(x, filters, grad, constants(g, filters, needs[1:]), g, needs)
-    return [x.new_empty(0) if t is None else t for t in grads]
+    g = _plan(plan)
+    results = backward(x, filters, grads, constants(g, filters, needs[1:]), g, needs)
+    return [x.new_empty(0) if t is None else t for t in results]
 
 
 @operator_backward.register_fake
-def _(x: Tensor, filters: List[Tensor], grad: Tensor, plan: List[int], needs: List[bool]) -> List[Tensor]:
+def _(x: Tensor, filters: List[Tensor], grads: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
     return [torch.empty_like(t) if need else x.new_empty(0) for t, need in zip([x, *filters], needs)]
 
 
-def _save(ctx: Any, inputs: Tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Any, inputs: Tuple[Any, ...], output: List[Tensor]) -> None:
     x, filters, ctx.plan, ctx.needs = inputs
     ctx.save_for_backward(x, *filters)
 
 
-def _operator_gradient(ctx: Any, grad: Tensor) -> Tuple[Any, ...]:
+def _operator_gradient(ctx: Any, grads: List[Tensor]) -> Tuple[Any, ...]:
     x, *filters = ctx.saved_tensors
     needs = [ctx.needs_input_grad[0], *ctx.needs]
-    grads = [t if need else None for t, need in zip(operator_backward(x, filters, grad, ctx.plan, needs), needs)]
-    return grads[0], grads[1:], None, None
+    results = [t if need else None for t, need in zip(operator_backward(x, filters, grads, ctx.plan, needs), needs)]
+    return results[0], results[1:], None, None
 
 
 operator.register_autograd(_operator_gradient, setup_context=_save)

@@ -317,49 +317,49 @@ def separable(hat: Tensor) -> bool:
                 & ((cols[1:] - cols[1:].flip(0)).abs().max() <= eps))
 
 
-def distances(n: int, octaves: int, order: Tensor) -> Tensor:
-    """From samples in that order to the results, without the first and the last, modulo n: (results, n)."""
+def distances(n: int, octaves: int, margin: int, order: Tensor) -> Tensor:
+    """From samples in that order to the results, without the margins, modulo n: (results, n)."""
     s = 1 << octaves
-    return (torch.arange(s, n - s, s)[:, None] - order) % n
+    return (torch.arange(margin * s, n - margin * s, s)[:, None] - order) % n
 
 
-def separable_lowpass(hat: Tensor, octaves: int) -> LowPass:
-    """For a separable filter (M, N)."""
+def separable_lowpass(hat: Tensor, octaves: int, margin: int = 1) -> LowPass:
+    """For a separable filter (M, N); `margin` is the number of results on each side that are padding."""
     def matrix(factor: Tensor, order: Tensor) -> Tensor:
         kernel = torch.fft.ifft(factor.double()).real
-        return kernel[distances(len(factor), octaves, order).to(hat.device)].to(hat.dtype)
+        return kernel[distances(len(factor), octaves, margin, order).to(hat.device)].to(hat.dtype)
 
     M, N = hat.shape
     return LowPass(matrix(hat[:, 0], banded(M)), matrix(hat[0] / hat[0, 0], torch.arange(N)), None)
 
 
 @cached
-def unpadded(M: int, N: int, dtype: torch.dtype, device: torch.device) -> Tuple[Tensor, Tensor]:
-    """`ordered` without the first and last sample, on rows of M and columns of N."""
-    return ordered(M)[0][1:-1].to(device, dtype), ordered(N)[1][1:-1].to(device, dtype)
+def unpadded(M: int, N: int, margin: int, dtype: torch.dtype, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """`ordered` without the first and last samples, on rows of M and columns of N."""
+    return tuple(basis[margin:-margin].to(device, dtype) for basis in (ordered(M)[0], ordered(N)[1]))
 
 
 @cached
-def whole_places(M: int, N: int, octaves: int, device: torch.device) -> Tensor:
+def whole_places(M: int, N: int, octaves: int, margin: int, device: torch.device) -> Tensor:
     """Which value of a kernel (M * N) is the weight of a sample in a result: (h, w, M * N)."""
-    rows, cols = distances(M, octaves, banded(M)), distances(N, octaves, torch.arange(N))
+    rows, cols = distances(M, octaves, margin, banded(M)), distances(N, octaves, margin, torch.arange(N))
     return (rows[:, None, :, None] * N + cols[None, :, None, :]).flatten(2).to(device)
 
 
-def general_lowpass(hat: Tensor, octaves: int) -> LowPass:
-    """For any filter (M, N)."""
+def general_lowpass(hat: Tensor, octaves: int, margin: int = 1) -> LowPass:
+    """For any filter (M, N); `margin` as for `separable_lowpass`."""
     M, N = hat.shape[0] >> octaves, hat.shape[1] >> octaves
-    if (M - 2) * (N - 2) <= FEW:
+    if (M - 2 * margin) * (N - 2 * margin) <= FEW:
         kernel = torch.fft.ifft2(hat.double()).real.flatten()
-        return LowPass(None, None, kernel[whole_places(*hat.shape, octaves, hat.device)].to(hat.dtype))
-    rows, cols = unpadded(M, N, hat.dtype, hat.device)
+        return LowPass(None, None, kernel[whole_places(*hat.shape, octaves, margin, hat.device)].to(hat.dtype))
+    rows, cols = unpadded(M, N, margin, hat.dtype, hat.device)
     return LowPass(rows, cols, fold_weights(hat.unsqueeze(0), octaves, 1))
 
 
-def general_lowpass_backward(grad: Tensor, hat: Tensor, octaves: int) -> Tensor:
+def general_lowpass_backward(grad: Tensor, hat: Tensor, octaves: int, margin: int = 1) -> Tensor:
     """Gradient to a filter (M, N) from that to its weights."""
     if grad.ndim > 3:
         return fold_weights_backward(grad, hat, octaves, 1)
     kernel = grad.new_zeros(hat.numel(), dtype=torch.float64)
-    kernel.index_add_(0, whole_places(*hat.shape, octaves, hat.device).flatten(), grad.double().flatten())
+    kernel.index_add_(0, whole_places(*hat.shape, octaves, margin, hat.device).flatten(), grad.double().flatten())
     return (torch.fft.fft2(kernel.view(hat.shape)).real / hat.numel()).to(hat.dtype)

@@ -11,7 +11,7 @@ their order. So every product is one BLAS call on arrays as they lie. A chunk of
 
 Backward recomputes the chunk and takes the same steps transposed: analysis and synthesis are each other's transposes.
 """
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -27,24 +27,38 @@ LEAST, MOST = 16, 48
 
 
 class Constants(NamedTuple):
-    """What the products need of the filters: low-pass by level, weights of the wavelets by scale and level."""
-    phi: List[LowPass]
+    """What the products need of the filters, by scale and level: low-passes, and weights of the wavelets."""
+    phi: List[List[LowPass]]
     psi: List[List[Weights]]
 
 
 class Gradients(NamedTuple):
     """Those to the weights in `Constants`, None where not needed."""
-    phi: List[Optional[Tensor]]
+    phi: List[List[Optional[Tensor]]]
     psi: List[List[Optional[Tensor]]]
 
 
 class Plan(NamedTuple):
-    """Size of the padded image, log-2 of the scale, orientations, order."""
+    """Size of the padded image, log-2 of the scale, orientations, order; further scales to low-pass at, descending."""
     M: int
     N: int
     J: int
     L: int
     max_order: int
+    finer: Tuple[int, ...] = ()
+
+    @property
+    def scales(self) -> Tuple[int, ...]:
+        return (self.J, *self.finer)
+
+    def margin(self, scale: int) -> int:
+        """Coefficients of that scale on each side that are padding: those of a cell of the coarsest grid."""
+        return 1 << (self.J - scale)
+
+
+def at_level(level: int, g: Plan, by_scale: Sequence[Sequence[Any]]) -> List[Any]:
+    """What belongs to the low-passes at a level, one for each scale that is above it."""
+    return [levels[level] for scale, levels in zip(g.scales, by_scale) if scale > level]
 
 
 def maps_at_a_time(g: Plan) -> int:
@@ -294,15 +308,13 @@ def keep_moduli(p: Program, half: Tensor) -> Moduli:
     return Moduli(p.take(rows.m, rows.r, N, R), p.take(rows.m, rows.r, N, R // 2))
 
 
-def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
-          kept: Optional[Moduli] = None) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Moduli of what `wavelets` gives: low-passed, (h, w, R), if low is given, and their coefficients if they are read.
-    """
+def layer(p: Program, half: Tensor, lows: List[LowPass], read: bool,
+          kept: Optional[Moduli] = None) -> Tuple[List[Tensor], Optional[Tensor]]:
+    """Moduli of what `wavelets` gives: low-passed, (h, w, R) each, and their coefficients if they are read."""
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows = axis(M, half.dtype, half.device)
-    lowered = None
-    if low is not None:
-        lowered = p.take(*low.weights.shape[:2], R) if low.whole else p.take(rows.m, rows.r, len(low.cols), R)
+    lowered = [p.take(*low.weights.shape[:2], R) if low.whole else p.take(rows.m, rows.r, len(low.cols), R)
+               for low in lows]
     analysed = p.take(M, N, R) if read else None
     mark = p.top
     for band in range(rows.m):
@@ -314,33 +326,33 @@ def layer(p: Program, half: Tensor, low: Optional[LowPass], read: bool,
             u = p.take(*z.shape[:2], R) if kept is None else kept.u[band, tile]
             synthesise_cols(p, e[tile], z)
             modulus(p, z, u)
-            if low is not None and low.whole:
-                samples = samples_of(rows, N, band, tile)
-                lowpass_whole(p, low.weights[..., samples], u.view(-1, R), lowered, add=samples.start > 0)
-            elif low is not None:
-                lowpass_cols(p, low, u, lowered[band, tile])
+            for low, out in zip(lows, lowered):
+                if low.whole:
+                    samples = samples_of(rows, N, band, tile)
+                    lowpass_whole(p, low.weights[..., samples], u.view(-1, R), out, add=samples.start > 0)
+                else:
+                    lowpass_cols(p, low, u, out[band, tile])
             if read:
                 analyse_cols(p, u, a[tile])
             p.top = inner
         if read:
             analyse_band(p, rows, a, analysed, band)
         p.top = mark
-    if low is not None and not low.whole:
-        lowered = lowpass_rows(p, low, lowered.view(M, -1, R))
+    lowered = [out if low.whole else lowpass_rows(p, low, out.view(M, -1, R)) for low, out in zip(lows, lowered)]
     return lowered, analyse_groups(p, rows, analysed) if read else None
 
 
-def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Optional[LowPass], lowered: Optional[Tensor],
-                   coefficients: Optional[Tensor], grad_weights: Optional[Tensor]) -> None:
+def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], lows: List[LowPass], lowered: List[Tensor],
+                   coefficients: Optional[Tensor], grad_weights: List[Optional[Tensor]]) -> None:
     """Write the gradient to half over half, from those to what `layer` gives; overwrites what it kept.
 
-    The gradient to the weights of a low-pass of images is added to grad_weights, if given.
+    The gradient to the weights of each low-pass of images is added to its grad_weights, if given.
     """
     M, N, R = half.shape[0], half.shape[1], half.shape[2] // 2
     rows, outer = axis(M, half.dtype, half.device), p.top
     analysed = None if coefficients is None else synthesise_groups(p, rows, coefficients)
-    if low is not None and not low.whole:
-        lowered = lowpass_rows_backward(p, low, lowered).view(rows.m, rows.r, -1, R)
+    lowered = [s if low.whole else lowpass_rows_backward(p, low, s).view(rows.m, rows.r, -1, R)
+               for low, s in zip(lows, lowered)]
     mark = p.top
     for band in range(rows.m):
         if kept is None or rows.samples is None:
@@ -356,25 +368,31 @@ def layer_backward(p: Program, half: Tensor, kept: Optional[Moduli], low: Option
                 modulus(p, z, u)
             else:
                 z, u = kept.z[band, tile], kept.u[band, tile]
-            grad = None
-            if low is not None and low.whole:
-                grad, samples = p.take(*u.shape), samples_of(rows, N, band, tile)
-                lowpass_whole_backward(p, low.weights[..., samples], lowered, u.view(-1, R),
-                                       None if grad_weights is None else grad_weights[..., samples], grad.view(-1, R))
-            elif low is not None:
-                grad = lowpass_cols_backward(p, low, lowered[band, tile])
+            grads = []
+            for low, s, weights in zip(lows, lowered, grad_weights):
+                if low.whole:
+                    grads.append(p.take(*u.shape))
+                    samples = samples_of(rows, N, band, tile)
+                    lowpass_whole_backward(p, low.weights[..., samples], s, u.view(-1, R),
+                                           None if weights is None else weights[..., samples], grads[-1].view(-1, R))
+                else:
+                    grads.append(lowpass_cols_backward(p, low, s[band, tile]))
             if a is not None:
-                read = p.take(*u.shape)
-                synthesise_cols(p, a[tile], read)
-                if grad is not None:
-                    p.call('add', read, grad)
-                grad = read
-            modulus_backward(p, grad, u, z)
+                grads.append(p.take(*u.shape))
+                synthesise_cols(p, a[tile], grads[-1])
+            modulus_backward(p, summed(p, grads), u, z)
             analyse_cols(p, z, e[tile])
             p.top = inner
         analyse_band(p, rows, e, half, band)
         p.top = mark
     p.top = outer
+
+
+def summed(p: Program, terms: List[Tensor]) -> Tensor:
+    """The sum of at least one, written over the last."""
+    for term in terms[:-1]:
+        p.call('add', terms[-1], term)
+    return terms[-1]
 
 
 # ---- the transform ----
@@ -413,133 +431,166 @@ def image_backward(p: Program, coefficients: Tensor, u: Optional[Tensor], out: T
 
 
 class Part(NamedTuple):
-    """Second wavelets on some of the first: their columns, and their place in the output, (h, w, L of t2, t1, B)."""
+    """Second wavelets on some of the first: their columns, and their places in the outputs, (h, w, L of t2, t1, B)."""
     columns: slice
-    place: Tensor
+    places: List[Tensor]
 
 
-def parts_of(g: Plan, j1: int, j2: int, B: int, out: Tensor) -> List[Part]:
+def parts_of(g: Plan, j1: int, j2: int, B: int, outs: List[Tensor]) -> List[Part]:
     """The second wavelets of scale j2 on the first of j1, in parts of about the best number of columns."""
-    scales = g.J - 1 - j1
-    start = 1 + g.J * g.L + sum(g.J - 1 - j for j in range(j1)) * g.L ** 2
-    mine = out[:, :, start:start + scales * g.L ** 2].unflatten(2, (g.L, scales, g.L))[:, :, :, j2 - j1 - 1]
+    mine = [second_order(scale, g.L, j1, j2, out) for scale, out in zip(g.scales, outs) if scale > j2]
     # Reading the weights of a filter costs as much as products with as many columns as there are functions in a class.
     columns = max(LEAST, 4 << 2 * (j2 - j1), min(MOST, CHUNK // (g.M * g.N * 2 * g.L >> 2 * j2)))
     size = min(g.L, -(-columns // B))
-    return [Part(slice(t * B, min(t + size, g.L) * B), mine[:, :, t:t + size].transpose(2, 3))
+    return [Part(slice(t * B, min(t + size, g.L) * B), [out[:, :, t:t + size].transpose(2, 3) for out in mine])
             for t in range(0, g.L, size)]
 
 
-def first_order(g: Plan, j1: int, out: Tensor) -> Tensor:
-    """Place in the output (h, w, paths, B) of the first wavelets of scale j1."""
-    return out[:, :, 1 + j1 * g.L:1 + (j1 + 1) * g.L]
+def first_order(g: Plan, j1: int, outs: List[Tensor]) -> List[Tensor]:
+    """Places in the outputs (h, w, paths, B) of the first wavelets of scale j1."""
+    return [out[:, :, 1 + j1 * g.L:1 + (j1 + 1) * g.L] for scale, out in zip(g.scales, outs) if scale > j1]
 
 
-def lowpass_layer(p: Program, half: Tensor, low: LowPass, octaves: int, read: bool) -> Tuple[Tensor, Optional[Tensor]]:
-    """Moduli of what `wavelets` gives: low-passed, (h, w, R), and their coefficients if they are read."""
-    if not low.by_class:
-        return layer(p, half, low, read)
-    _, coefficients = layer(p, half, None, True)
-    return lowpass_general(p, low, gather(p, coefficients, octaves)), coefficients
+def second_order(J: int, L: int, j1: int, j2: int, out: Tensor) -> Tensor:
+    """Place (h, w, L of t1, L of t2, B) in the output of scale J of the second wavelets of j2 on the first of j1."""
+    scales = J - 1 - j1
+    start = 1 + J * L + sum(J - 1 - j for j in range(j1)) * L ** 2
+    return out[:, :, start:start + scales * L ** 2].unflatten(2, (L, scales, L))[:, :, :, j2 - j1 - 1]
 
 
-def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, out: Tensor) -> None:
-    """From images in x (h, w, B) to coefficients in out (h', w', paths, B)."""
+def lowpass_layer(p: Program, half: Tensor, lows: List[LowPass], level: int, g: Plan,
+                  read: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
+    """Moduli of what `wavelets` gives: low-passed, (h, w, R) each, and their coefficients if they are read."""
+    direct, by_class = [low for low in lows if not low.by_class], any(low.by_class for low in lows)
+    lowered, coefficients = layer(p, half, direct, read or by_class)
+    rest = iter(lowered)
+    return [lowpass_general(p, low, gather(p, coefficients, scale - level)) if low.by_class else next(rest)
+            for scale, low in zip(g.scales, lows)], coefficients
+
+
+def record_forward(p: Program, x: Tensor, k: Constants, g: Plan, outs: List[Tensor]) -> None:
+    """From images in x (h, w, B) to coefficients in outs, (h', w', paths, B) for each scale."""
     B, (u, X) = x.shape[-1], image(p, x, g)
-    low = k.phi[0]
-    if low.whole:
-        s = p.take(*low.weights.shape[:2], B)
-        lowpass_whole(p, low.weights, u.view(-1, B), s)
-    elif low.by_class:
-        s = lowpass_general(p, low, gather(p, X, g.J))
-    else:
-        s = lowpass_rows(p, low, lowpass_cols(p, low, u))
-    p.call('copy', out[:, :, 0], s)
+    for scale, low, out in zip(g.scales, at_level(0, g, k.phi), outs):
+        mark = p.top
+        if low.whole:
+            s = p.take(*low.weights.shape[:2], B)
+            lowpass_whole(p, low.weights, u.view(-1, B), s)
+        elif low.by_class:
+            s = lowpass_general(p, low, gather(p, X, scale))
+        else:
+            s = lowpass_rows(p, low, lowpass_cols(p, low, u))
+        p.call('copy', out[:, :, 0], s)
+        p.top = mark
     for j1 in range(g.J if g.max_order > 0 else 0):
         outer, read = p.top, g.max_order > 1 and j1 < g.J - 1
         weights = k.psi[j1][0]
         half = wavelets(p, weights.values, gather(p, X, j1, weights.take), g.M >> j1, g.N >> j1)
-        s, Y = lowpass_layer(p, half, k.phi[j1], g.J - j1, read)
-        p.call('copy', first_order(g, j1, out), s.unflatten(2, (g.L, B)))
+        lowered, Y = lowpass_layer(p, half, at_level(j1, g, k.phi), j1, g, read)
+        for s, place in zip(lowered, first_order(g, j1, outs)):
+            p.call('copy', place, s.unflatten(2, (g.L, B)))
         for j2 in range(j1 + 1, g.J if read else 0):
             inner, weights = p.top, k.psi[j2][j1]
             c = gather(p, Y, j2 - j1, weights.take)
-            for columns, place in parts_of(g, j1, j2, B, out):
+            for columns, places in parts_of(g, j1, j2, B, outs):
                 mark = p.top
                 half = wavelets(p, weights.values, c[:, :, columns], g.M >> j2, g.N >> j2)
-                s, _ = lowpass_layer(p, half, k.phi[j2], g.J - j2, False)
-                p.call('copy', place, s.view(*s.shape[:2], *place.shape[2:]))
+                lowered, _ = lowpass_layer(p, half, at_level(j2, g, k.phi), j2, g, False)
+                for s, place in zip(lowered, places):
+                    p.call('copy', place, s.view(*s.shape[:2], *place.shape[2:]))
                 p.top = mark
             p.top = inner
         p.top = outer
 
 
-def record_backward(p: Program, x: Tensor, grad: Tensor, k: Constants, grads: Gradients, g: Plan,
+def record_backward(p: Program, x: Tensor, grads: List[Tensor], k: Constants, to: Gradients, g: Plan,
                     grad_x: Optional[Tensor]) -> None:
-    """From images (h, w, B) and the gradient to their coefficients (h', w', paths, B) to the other gradients.
+    """From images (h, w, B) and the gradients to their coefficients, (h', w', paths, B) for each scale, to the others.
 
     Args:
-        grads: to which gradients to the weights are added, None where none is needed.
+        to: to which gradients to the weights are added, None where none is needed.
         grad_x: into which the gradient to x is put, if needed.
     """
     B, needs_x = x.shape[-1], grad_x is not None
     u, X = image(p, x, g)
-    grad_X, grad_u, low = p.take(*X.shape) if needs_x else None, None, k.phi[0]
+    grad_X, grads_u = p.take(*X.shape) if needs_x else None, []
     if needs_x:
         p.call('zero', grad_X)
-    s = contiguous(p, grad[:, :, 0])
-    if low.whole:
-        grad_u = p.take(*u.shape) if needs_x else None
-        lowpass_whole_backward(p, low.weights, s, u.view(-1, B), grads.phi[0], grad_u.view(-1, B) if needs_x else None)
-    elif not low.by_class:
-        grad_u = lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s)) if needs_x else None
-    else:
-        grad_c = lowpass_general_backward(p, low, s, gather(p, X, g.J), grads.phi[0], needs_x)
-        if needs_x:
-            scatter(p, grad_c, g.J, grad_X, add=True)
+    for scale, low, grad, to_low in zip(g.scales, at_level(0, g, k.phi), grads, at_level(0, g, to.phi)):
+        s = contiguous(p, grad[:, :, 0])
+        if low.whole:
+            grad_u = p.take(*u.shape) if needs_x else None
+            lowpass_whole_backward(p, low.weights, s, u.view(-1, B), to_low, grad_u.view(-1, B) if needs_x else None)
+            grads_u += [grad_u] if needs_x else []
+        elif not low.by_class:
+            grads_u += [lowpass_cols_backward(p, low, lowpass_rows_backward(p, low, s))] if needs_x else []
+        else:
+            grad_c = lowpass_general_backward(p, low, s, gather(p, X, scale), to_low, needs_x)
+            if needs_x:
+                scatter(p, grad_c, scale, grad_X, add=True)
     for j1 in range(g.J if g.max_order > 0 else 0):
-        outer, read, low = p.top, g.max_order > 1 and j1 < g.J - 1, k.phi[j1]
+        outer, read, lows = p.top, g.max_order > 1 and j1 < g.J - 1, at_level(j1, g, k.phi)
         c1 = gather(p, X, j1)
         half1 = wavelets(p, k.psi[j1][0].values, c1, g.M >> j1, g.N >> j1)
-        s = contiguous(p, first_order(g, j1, grad)).flatten(2)
-        general = low.by_class
-        kept = keep_moduli(p, half1) if read or general else None
-        Y = layer(p, half1, None, True, kept)[1] if read or general else None
+        lowered = [contiguous(p, place).flatten(2) for place in first_order(g, j1, grads)]
+        by_class = any(low.by_class for low in lows)
+        kept = keep_moduli(p, half1) if read or by_class else None
+        Y = layer(p, half1, [], True, kept)[1] if read or by_class else None
         grad_Y = p.take(*Y.shape) if Y is not None else None
-        if general:
-            grad_c = lowpass_general_backward(p, low, s, gather(p, Y, g.J - j1), grads.phi[j1], True)
-            scatter(p, grad_c, g.J - j1, grad_Y, add=False)
+        lows, lowered, to_lows = lowpasses_by_class_backward(
+            p, lows, lowered, Y, j1, g, at_level(j1, g, to.phi), grad_Y)
         for j2 in range(j1 + 1, g.J if read else 0):
             inner, c = p.top, gather(p, Y, j2 - j1)
-            for columns, place in parts_of(g, j1, j2, B, grad):
+            for columns, places in parts_of(g, j1, j2, B, grads):
                 mark, part = p.top, c[:, :, columns]
                 half = wavelets(p, k.psi[j2][j1].values, part, g.M >> j2, g.N >> j2)
-                second_backward(p, half, k.phi[j2], contiguous(p, place).flatten(2), grads.phi[j2], g.J - j2)
-                grad_c = wavelets_backward(p, k.psi[j2][j1].values, half, part, grads.psi[j2][j1], True)
-                scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=general or j2 > j1 + 1)
+                second_backward(p, half, at_level(j2, g, k.phi), [contiguous(p, place).flatten(2) for place in places],
+                                at_level(j2, g, to.phi), j2, g)
+                grad_c = wavelets_backward(p, k.psi[j2][j1].values, half, part, to.psi[j2][j1], True)
+                scatter(p, grad_c, j2 - j1, grad_Y[:, :, columns], add=by_class or j2 > j1 + 1)
                 p.top = mark
             p.top = inner
-        layer_backward(p, half1, kept, None if general else low, s, grad_Y, grads.phi[j1])
-        grad_c = wavelets_backward(p, k.psi[j1][0].values, half1, c1, grads.psi[j1][0], needs_x)
+        layer_backward(p, half1, kept, lows, lowered, grad_Y, to_lows)
+        grad_c = wavelets_backward(p, k.psi[j1][0].values, half1, c1, to.psi[j1][0], needs_x)
         if needs_x:
             scatter(p, grad_c, j1, grad_X, add=True)
         p.top = outer
     if needs_x:
-        image_backward(p, grad_X, grad_u, grad_x)
+        image_backward(p, grad_X, summed(p, grads_u) if grads_u else None, grad_x)
 
 
-def second_backward(p: Program, half: Tensor, low: LowPass, grad: Tensor, grad_weights: Optional[Tensor],
-                    octaves: int) -> None:
+def lowpasses_by_class_backward(
+        p: Program, lows: List[LowPass], lowered: List[Tensor], coefficients: Optional[Tensor], level: int, g: Plan,
+        grad_weights: List[Optional[Tensor]],
+        grad: Optional[Tensor]) -> Tuple[List[LowPass], List[Tensor], List[Optional[Tensor]]]:
+    """Backward through the low-passes that work by class, into the gradient to the coefficients; returns the others.
+
+    The first of them overwrites the gradient.
+    """
+    others, add = [], False
+    for scale, low, s, to_low in zip(g.scales, lows, lowered, grad_weights):
+        if low.by_class:
+            mark = p.top
+            grad_c = lowpass_general_backward(p, low, s, gather(p, coefficients, scale - level), to_low, True)
+            scatter(p, grad_c, scale - level, grad, add)
+            add, p.top = True, mark
+        else:
+            others.append((low, s, to_low))
+    return tuple(list(column) for column in zip(*others)) if others else ([], [], [])
+
+
+def second_backward(p: Program, half: Tensor, lows: List[LowPass], lowered: List[Tensor],
+                    grad_weights: List[Optional[Tensor]], level: int, g: Plan) -> None:
     """`lowpass_layer` backward, if its coefficients were not read: the gradient to half is written over half."""
-    if not low.by_class:
-        layer_backward(p, half, None, low, grad, None, grad_weights)
+    if not any(low.by_class for low in lows):
+        layer_backward(p, half, None, lows, lowered, None, grad_weights)
         return
     kept = keep_moduli(p, half)
-    coefficients = layer(p, half, None, True, kept)[1]
-    grad_c = lowpass_general_backward(p, low, grad, gather(p, coefficients, octaves), grad_weights, True)
-    grad_coefficients = p.take(*coefficients.shape)
-    scatter(p, grad_c, octaves, grad_coefficients, add=False)
-    layer_backward(p, half, kept, None, None, grad_coefficients, None)
+    coefficients = layer(p, half, [], True, kept)[1]
+    grad = p.take(*coefficients.shape)
+    lows, lowered, grad_weights = lowpasses_by_class_backward(
+        p, lows, lowered, coefficients, level, g, grad_weights, grad)
+    layer_backward(p, half, kept, lows, lowered, grad, grad_weights)
 
 
 def contiguous(p: Program, t: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import List, NamedTuple
 import torch
 from torch import Tensor
 
-from . import fast, geometry, transform
+from . import fast, geometry
 
 
 class Group(NamedTuple):
@@ -53,18 +53,10 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], scales: 
     Returns:
         (B, maps, C, H / 2^J, W / 2^J), the maps of `groups`.
     """
-    J, low_passes = scales[0], by_scale(phi)
-    s = fast.scattering2d(x, low_passes[0], psi, J, max_order, False).transpose(1, 2)   # (B, paths, C, h, w)
-    if len(scales) == 1:
-        return s
-    orders = [list(s.split(geometry.order_counts(J, L, max_order), 1))]         # of each scale
-    M, N = phi[0].shape[0], phi[0].shape[1]
-    x = transform.pad(x.flatten(0, 1), M, N).reshape([x.shape[0], x.shape[1], M, N])
-    for scale, low_pass in zip(scales[1:], low_passes[1:]):
-        k = 1 << (J - scale)
-        s = fast.scattering2d(x, low_pass, psi[:scale], scale, max_order, True)
-        # On each side one cell of the coarse grid is padding, of which the transform has left out one fine cell.
-        s = s[..., k - 1:s.shape[-2] - k + 1, k - 1:s.shape[-1] - k + 1]        # (B, C, paths, k h, k w)
+    J = scales[0]
+    orders: List[List[Tensor]] = []                                             # of each scale
+    for scale, s in zip(scales, fast.at_scales(x, by_scale(phi), psi, scales, max_order, False)):
+        k = 1 << (J - scale)                                                    # (B, C, paths, k h, k w)
         s = s.unflatten(-2, [s.shape[-2] // k, k]).unflatten(-1, [s.shape[-1] // k, k])     # (..., h, k, w, k)
         s = s.permute([0, 2, 4, 6, 1, 3, 5]).flatten(1, 3)                      # (B, paths k k, C, h, w)
         orders.append(list(s.split([k * k * n for n in geometry.order_counts(scale, L, max_order)], 1)))

@@ -33,8 +33,24 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
     Raises:
         RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
     """
-    check(x, phi[0], J, pre_pad)
-    M, N = phi[0].shape[-2], phi[0].shape[-1]
+    return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
+
+
+def at_scales(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int], max_order: int,
+              pre_pad: bool) -> List[Tensor]:
+    """The same with several low-passes, from the same wavelet moduli.
+
+    Args:
+        phi: as above, for each scale.
+        scales: log-2 of each, in descending order. The first is the J of the padding and the wavelets.
+
+    Returns:
+        For each scale s, (..., its paths, 2^(J - s) (H // 2^J), 2^(J - s) (W // 2^J)), the samples within the cells of
+        the coarse grid, whose first ones are its own.
+    """
+    J = scales[0]
+    check(x, phi[0][0], J, pre_pad)
+    M, N = phi[0][0].shape[-2], phi[0][0].shape[-1]
     batch = x.shape[:-2]
     count = 1
     for n in batch:
@@ -47,8 +63,10 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
         x = torch.cat([x, torch.zeros([1, x.shape[1], x.shape[2]], dtype=x.dtype, device=x.device)])
     if not pre_pad:
         x = pad(x, M, N)
-    s = _cascade(x, phi, psi, J, max_order)[:count]               # (B, paths, h, w)
-    return s.reshape(batch + s.shape[1:]).to(dtype)
+    results: List[Tensor] = []
+    for s in _cascade(x, phi, psi, scales, max_order):              # (B, paths, h, w)
+        results.append(s[:count].reshape(batch + s.shape[1:]).to(dtype))
+    return results
 
 
 def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool) -> None:
@@ -64,22 +82,31 @@ def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool) -> None:
             f'padded to {padded}: resize it, or use fixed filters, which follow the image size')
 
 
-def _cascade(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int) -> Tensor:
-    """Padded images (B, M, N) -> coefficients (B, paths, h, w)."""
+def _cascade(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int],
+             max_order: int) -> List[Tensor]:
+    """Padded images (B, M, N) -> coefficients (B, paths, h, w) of each scale."""
+    J = scales[0]
     U0 = _fft(x)                                                            # (B, M, N, 2)
-    zeroth = [_lowpass(U0, phi[0], J).unsqueeze(1)]                         # (B, 1, h, w)
-    first: List[Tensor] = []
-    second: List[Tensor] = []
+    zeroth = _lowpasses(U0.unsqueeze(1), phi, scales, 0)                    # (B, 1, h, w) of each scale
+    first: List[List[Tensor]] = []
+    second: List[List[Tensor]] = []
     if max_order >= 1:
         for j1 in range(J):
             U1 = _fft(_wavelet_modulus(U0.unsqueeze(1), psi[j1][0], j1))    # (B, L, M / 2^j1, N / 2^j1, 2)
-            first.append(_lowpass(U1, phi[j1], J - j1))                     # (B, L, h, w)
+            first.append(_lowpasses(U1, phi, scales, j1))                   # (B, L, h, w)
             if max_order >= 2:
                 for t1 in range(U1.shape[1]):
                     for j2 in range(j1 + 1, J):
                         U2 = _wavelet_modulus(U1[:, t1:t1 + 1], psi[j2][j1], j2 - j1)
-                        second.append(_lowpass(_fft(U2), phi[j2], J - j2))  # (B, L, h, w)
-    return torch.cat(zeroth + first + second, dim=1)
+                        second.append(_lowpasses(_fft(U2), phi, scales, j2))        # (B, L, h, w)
+    results: List[Tensor] = []
+    for i in range(len(scales)):
+        parts = [zeroth[i]]
+        for maps in first + second:
+            if i < len(maps):
+                parts.append(maps[i])
+        results.append(torch.cat(parts, dim=1))
+    return results
 
 
 def pad(x: Tensor, M: int, N: int) -> Tensor:
@@ -103,9 +130,15 @@ def _wavelet_modulus(spectrum: Tensor, psi: Tensor, octaves: int) -> Tensor:
     return modulus(_ifft(fold(filtered(spectrum, psi), octaves)))
 
 
-def _lowpass(spectrum: Tensor, phi: Tensor, octaves: int) -> Tensor:
-    """x * phi sampled every 2^octaves pixels, without the padding: (..., M, N, 2) and (M, N) -> (..., h, w)."""
-    return _ifft(fold(filtered(spectrum, phi), octaves))[..., 1:-1, 1:-1, 0]
+def _lowpasses(spectrum: Tensor, phi: List[List[Tensor]], scales: List[int], level: int) -> List[Tensor]:
+    """Low-passed at each scale above the level, sampled, without the padding: (..., M, N, 2) -> (..., h, w)."""
+    results: List[Tensor] = []
+    for i, scale in enumerate(scales):
+        if scale > level:
+            low = _ifft(fold(filtered(spectrum, phi[i][level]), scale - level))
+            cell = 1 << (scales[0] - scale)
+            results.append(low[..., cell:-cell, cell:-cell, 0])
+    return results
 
 
 def filtered(spectrum: Tensor, hat: Tensor) -> Tensor:

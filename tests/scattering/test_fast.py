@@ -10,6 +10,7 @@ import torch
 from scat_zoo import ScatteringTorch2D
 from scat_zoo.scattering import fast, geometry, matrices, products, program, transform
 from scat_zoo.scattering.banks import PixelwiseBank
+from scat_zoo.scattering.scales import by_scale
 from tests.scattering.reference import perturb
 
 # One and two products on an axis; an odd size after the last fold; rows unlike columns; 2^J the size.
@@ -54,6 +55,31 @@ def test_equals_the_plain_way(size, J, L, max_order, perturbed):
     assert not is_fast(expected)
     assert torch.allclose(s, expected, rtol=0, atol=1e-12)
     for a, b in zip(grads, expected_grads, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max()
+
+
+@pytest.mark.parametrize('learned', ['phi', 'psi', 'both'])
+@pytest.mark.parametrize(('size', 'scales'), [
+    ((32, 32), [2, 1]), ((33, 47), [3, 1]), ((64, 48), [4, 3, 1]), ((16, 16), [4, 3, 2, 1]), ((100, 130), [2, 1])])
+def test_several_scales_equal_the_plain_way(size, scales, learned):
+    """Low-passes of images and by class, side by side on the same moduli."""
+    filters = perturb(PixelwiseBank(scales[0], 3, size, dtype=torch.float64, scales=scales))
+    filters.psi.requires_grad_(learned != 'phi')                    # a filter that stays may be separable
+    filters.phi.requires_grad_(learned != 'psi')
+    if learned == 'psi':
+        analytic = PixelwiseBank(scales[0], 3, size, dtype=torch.float64, scales=scales)
+        filters.phi.load_state_dict(analytic.phi.state_dict())
+    x = images(size, 3).requires_grad_()
+    phi, psi = filters(x)
+    wanted = [x, *(p for p in filters.parameters() if p.requires_grad)]
+    results = []
+    for way in (fast, transform):
+        s = way.at_scales(x, by_scale(phi), psi, scales, 2, False)
+        generator = torch.Generator().manual_seed(1)
+        loss = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in s)
+        results.append([*s, *torch.autograd.grad(loss, wanted)])
+    assert is_fast(fast.at_scales(x, by_scale(phi), psi, scales, 2, False)[-1])
+    for a, b in zip(*results, strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()
 
 
@@ -126,7 +152,7 @@ def test_the_separable_low_pass_is_only_for_separable_filters():
 
     def lows(phi, needs):
         all_filters = [*phi, *(hat for levels in psi for hat in levels)]
-        return [low.weights is None for low in fast.constants(g, all_filters, [needs] * len(all_filters)).phi]
+        return [low.weights is None for low in fast.constants(g, all_filters, [needs] * len(all_filters)).phi[0]]
 
     assert lows(phi, needs=False) == [True, True]
     assert lows(phi, needs=True) == [False, False]                  # a product would have no gradient for the rest
@@ -228,15 +254,17 @@ def test_the_first_call_may_be_a_compiled_one():
 def test_second_wavelets_fill_their_places(size):
     """Parts of the second order cover its paths, each once."""
     J, L, B = 4, 3, 2
-    g = products.Plan(*geometry.padded_size(*size, J), J, L, 2)
-    out = torch.zeros(1, 1, len(geometry.paths(J, L, 2)), B)
+    g = products.Plan(*geometry.padded_size(*size, J), J, L, 2, (3, 1))
+    outs = [torch.zeros(1, 1, len(geometry.paths(scale, L, 2)), B) for scale in g.scales]
     for j1 in range(J):
-        products.first_order(g, j1, out).add_(1)
+        for place in products.first_order(g, j1, outs):
+            place.add_(1)
         for j2 in range(j1 + 1, J):
-            for part in products.parts_of(g, j1, j2, B, out):
-                part.place.add_(1)
-    assert out[0, 0, 0].eq(0).all()
-    assert out[0, 0, 1:].eq(1).all()
+            for part in products.parts_of(g, j1, j2, B, outs):
+                for place in part.places:
+                    place.add_(1)
+    assert all(out[0, 0, 0].eq(0).all() for out in outs)
+    assert all(out[0, 0, 1:].eq(1).all() for out in outs)
 
 
 @pytest.mark.parametrize('learned', [False, True])
