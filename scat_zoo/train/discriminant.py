@@ -2,7 +2,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ def check(training: Training) -> None:
         raise ValueError('linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra lda')
 
 
-def finish(model: nn.Module, images: Dataset, training: Training, device: torch.device, state_file: Path, title: str,
-           line: int = 0) -> List[Dict[str, float]]:
+def finish(model: nn.Module, images: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
+           state_file: Path, title: str, line: int = 0) -> List[Dict[str, float]]:
     """What `training` asks for after its ordinary epochs: train learned filters through such a classifier, then fit it.
 
     Before each of these epochs the classifier is fitted anew, and stays as it is within the epoch, and so do the norms:
@@ -47,7 +47,7 @@ def finish(model: nn.Module, images: Dataset, training: Training, device: torch.
     history: List[Dict[str, float]] = []
     if training.lda_epochs and any(p.requires_grad for p in model.scattering.parameters()):
         model.freeze_classifier()
-        history = loop.fit(model, images, None, replace(training, epochs=training.lda_epochs), device, state_file,
+        history = loop.fit(model, images, val, replace(training, epochs=training.lda_epochs), device, state_file,
                            f'{title}, discriminant', line, lambda: fit(model, images, PASSES_OF_AN_EPOCH, device))
         model.unfreeze_classifier()
     if training.lda:

@@ -59,7 +59,7 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
         random_seed(training.seed, rank())
         history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
         history += discriminant.finish(
-            model, train_set, training, device, output / f'{name}-filters.state', f'{name} filters')
+            model, train_set, val_set, training, device, output / f'{name}-filters.state', f'{name} filters')
         results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
         if rank() == 0:
             checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)

@@ -232,7 +232,8 @@ def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device
     train_set = Prepared(images, channels, augment.train_transform(model, training.augment))
     random_seed(run.seed)
     history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
-    history += discriminant.finish(model, train_set, training, device, folder / 'filters.state', run.name(), line)
+    history += discriminant.finish(model, train_set, None, training, device, folder / 'filters.state', run.name(),
+                                   line)
     if hasattr(model, 'scattering'):
         checkpoint.save(model, folder / 'checkpoint', data.classes)
     return model, history

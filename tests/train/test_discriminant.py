@@ -97,7 +97,8 @@ def through_it(folder, stop_at=None):
     training = Training(epochs=2, batch_size=12, label_smoothing=0., lda=1, lda_epochs=3)
     loop.fit(model, TensorDataset(x, y), None, training, CPU, folder / 'state', 'test')
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    history = discriminant.finish(model, Stopping(x, y, stop_at=stop_at), training, CPU, folder / 'filters', 'test')
+    train, val = Stopping(x, y, stop_at=stop_at), TensorDataset(x, y)
+    history = discriminant.finish(model, train, val, training, CPU, folder / 'filters', 'test')
     return model, before, history
 
 
@@ -117,7 +118,7 @@ class Stopping(TensorDataset):
 
 def test_filters_are_trained_through_it_and_nothing_else(tmp_path):
     model, before, history = through_it(tmp_path)
-    assert [set(epoch) for epoch in history] == 3 * [{'loss'}]
+    assert [set(epoch) for epoch in history] == 3 * [{'loss', 'val_accuracy'}]
     assert history[-1]['loss'] < history[0]['loss']
     for name, value in model.state_dict().items():
         if name.startswith('scattering.') and model.get_parameter(name).requires_grad:
@@ -148,7 +149,7 @@ def test_interrupted_and_resumed_is_bit_equal(tmp_path, stop_at):
 def test_fixed_filters_have_no_such_epochs(tmp_path):
     model = timm.create_model('scat_linear', img_size=16, in_chans=1, num_classes=3, global_pool='avg', L=2)
     training = Training(epochs=1, lda=1, lda_epochs=3)
-    assert discriminant.finish(model, images(3), training, CPU, tmp_path / 'filters', 'test') == []
+    assert discriminant.finish(model, images(3), None, training, CPU, tmp_path / 'filters', 'test') == []
     assert not (tmp_path / 'filters').exists()
 
 
