@@ -1,5 +1,6 @@
 """The tables of results in the docs are those of the runs that were recorded, in docs/results."""
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,10 @@ def test_a_table_is_what_the_runs_recorded(file):
     assert {(r['arm'], r['per_class'], r['seed']) for r in results} == expected     # no run left out
     assert len(results) == len(expected)
     assert tabulate(results, arms, list(recipe.per_class)) in (DOCS / 'when-to-learn.md').read_text()
+
+
+def test_the_readme_repeats_these_tables():
+    cells = re.findall(r'\d+\.\d+ ± \d+\.\d+', (DOCS.parent / 'README.md').read_text())
+    recorded = (DOCS / 'when-to-learn.md').read_text()
+    assert cells
+    assert all(cell in recorded for cell in cells)
