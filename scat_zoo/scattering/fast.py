@@ -30,7 +30,6 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
     return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
 
 
-@torch.fx.wrap
 def at_scales(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int], max_order: int,
               pre_pad: bool) -> List[Tensor]:
     """`transform.at_scales`, in the same way."""

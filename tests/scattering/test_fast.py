@@ -78,9 +78,23 @@ def test_several_scales_equal_the_plain_way(size, scales, learned):
         generator = torch.Generator().manual_seed(1)
         loss = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in s)
         results.append([*s, *torch.autograd.grad(loss, wanted)])
-    assert is_fast(fast.at_scales(x, by_scale(phi), psi, scales, 2, False)[-1])
+    s = fast.at_scales(x, by_scale(phi), psi, scales, 2, False)
+    assert is_fast(s[-1])
     for a, b in zip(*results, strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()
+
+
+def test_second_derivatives_at_several_scales():
+    filters, x = perturb(PixelwiseBank(2, 2, (8, 9), dtype=torch.float64, scales=[2, 1])), images((8, 9), 1)
+    phi, psi = filters(x)
+    results = []
+    for way in (fast, transform):
+        x = x.detach().requires_grad_()
+        fine = way.at_scales(x, by_scale(phi), psi, [2, 1], 2, False)[1]
+        grad, = torch.autograd.grad(fine.square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(grad.square().sum(), [x, *filters.parameters()], allow_unused=True))
+    for a, b in zip(*results, strict=True):
+        assert (a is None or a.eq(0).all()) if b is None else (a - b).abs().max() <= 1e-10 * b.abs().max()
 
 
 @pytest.mark.parametrize(('to_x', 'to_phi', 'to_psi'), [
