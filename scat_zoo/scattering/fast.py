@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor
 
-from . import geometry, matrices, products, transform
-from .products import Constants, Gradients, Plan
+from . import cascade, geometry, matrices, transform
+from .cascade import Constants, Gradients, Plan
 from .program import Program
 
 # Bytes of weights beyond which filters go the plain way, of those remembered, of a thread's spare memory.
@@ -208,7 +208,7 @@ def forward(x: Tensor, k: Constants, g: Plan) -> List[Tensor]:
         if alone and key in spare.forward:
             return spare.forward[key][1]
         columns, results, program = _maps_last(images), [_maps_last(out) for out in into], Program(x, arrays)
-        products.record_forward(program, columns, k, g, results)
+        cascade.record_forward(program, columns, k, g, results)
 
         def run(images: Tensor, *into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
@@ -246,7 +246,7 @@ def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], k: C
             sums[share] = zeros()
         columns, results, program = _maps_last(images), [_maps_last(grad) for grad in outer], Program(x, arrays)
         inner = None if grad_x is None else _maps_last(images)
-        products.record_backward(program, columns, results, k, sums[share], g, inner)
+        cascade.record_backward(program, columns, results, k, sums[share], g, inner)
 
         def run(images: Tensor, into: Tensor, *outer: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
@@ -278,7 +278,7 @@ def _outputs(x: Tensor, g: Plan) -> List[Tensor]:
 
 def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
     """A few maps at a time on a CPU, all at once elsewhere; no chunk of no maps."""
-    size = products.maps_at_a_time(g) if tensors[0].device.type == 'cpu' else len(tensors[0])
+    size = cascade.maps_at_a_time(g) if tensors[0].device.type == 'cpu' else len(tensors[0])
     return list(zip(*(t.split(size) for t in tensors))) if len(tensors[0]) > 0 else []
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scat_zoo import ScatteringTorch2D
-from scat_zoo.scattering import fast, geometry, matrices, products, program, transform
+from scat_zoo.scattering import cascade, fast, geometry, matrices, program, transform
 from scat_zoo.scattering.banks import PixelwiseBank
 from scat_zoo.scattering.scales import by_scale
 from tests.scattering.reference import perturb
@@ -162,7 +162,7 @@ def test_the_separable_low_pass_is_only_for_separable_filters():
     """A product of the analytic bank's factors would move order 0 of a perturbed one by many per cent."""
     filters = bank((32, 32), 2, 8, perturbed=False)
     phi, psi = filters(images((32, 32)))
-    g = products.Plan(*phi[0].shape, 2, 8, 2)
+    g = cascade.Plan(*phi[0].shape, 2, 8, 2)
 
     def lows(phi, needs):
         all_filters = [*phi, *(hat for levels in psi for hat in levels)]
@@ -268,13 +268,13 @@ def test_the_first_call_may_be_a_compiled_one():
 def test_second_wavelets_fill_their_places(size):
     """Parts of the second order cover its paths, each once."""
     J, L, B = 4, 3, 2
-    g = products.Plan(*geometry.padded_size(*size, J), J, L, 2, (3, 1))
+    g = cascade.Plan(*geometry.padded_size(*size, J), J, L, 2, (3, 1))
     outs = [torch.zeros(1, 1, len(geometry.paths(scale, L, 2)), B) for scale in g.scales]
     for j1 in range(J):
-        for place in products.first_order(g, j1, outs):
+        for place in cascade.first_order(g, j1, outs):
             place.add_(1)
         for j2 in range(j1 + 1, J):
-            for part in products.parts_of(g, j1, j2, B, outs):
+            for part in cascade.parts_of(g, j1, j2, B, outs):
                 for place in part.places:
                     place.add_(1)
     assert all(out[0, 0, 0].eq(0).all() for out in outs)
@@ -331,8 +331,8 @@ def test_a_program_is_used_again(monkeypatch):
     S, x = ScatteringTorch2D(2, (16, 16)), images((16, 16)).float()
     first = S(x)
     recorded = []
-    record = products.record_forward
-    monkeypatch.setattr(products, 'record_forward', lambda *args: (recorded.append(args), record(*args)))
+    record = cascade.record_forward
+    monkeypatch.setattr(cascade, 'record_forward', lambda *args: (recorded.append(args), record(*args)))
     assert torch.equal(S(x), first)
     assert not recorded
     with torch.inference_mode():
