@@ -1,5 +1,4 @@
 """Random changes of training images, by name. All keep the image size, 'timm' aside, which crops and resizes."""
-import random
 from typing import Callable, Dict, List, Tuple
 
 from PIL import Image
@@ -7,14 +6,6 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.transforms import functional
-
-
-class QuarterTurn:
-    """Turn an image by 0, 90, 180 or 270 degrees."""
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        turn = random.choice([None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270])
-        return image if turn is None else image.transpose(turn)
 
 
 class RotateZoom:
@@ -44,8 +35,6 @@ AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = 
                                  [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),
     # What leaves a texture the texture it is.
     'rotate-zoom': lambda: ([transforms.RandomHorizontalFlip(), RotateZoom()], []),
-    'turn-light': lambda: ([transforms.RandomHorizontalFlip(), QuarterTurn(),
-                            transforms.ColorJitter(brightness=0.4, saturation=0.2)], []),
 }
 NAMES = ('timm', *AUGMENTATIONS)
 
