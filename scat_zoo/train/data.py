@@ -153,18 +153,18 @@ def _folder(path: Path) -> ImageFolder:
 
 
 def open_image(file: Union[str, Path]) -> Image.Image:
-    """A decoded image; float images with NaN or infinities are refused.
+    """A decoded image, of at most 16 bits a pixel and channel.
 
     Raises:
-        ValueError: if it cannot be read, or holds such pixels.
+        ValueError: if it cannot be read, or has 32-bit pixels, integer or float, whose range no file tells.
     """
     try:
         with Image.open(file) as image:
             image.load()
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f'cannot read the image {file}: {error}') from error
-    if image.mode == 'F' and not np.isfinite(np.asarray(image)).all():
-        raise ValueError(f'{file} holds NaN or infinite pixels')
+    if image.mode in ('I', 'F'):
+        raise ValueError(f'{file} has 32-bit pixels, whose range is not known: save it with 8 or 16 bits')
     return image
 
 
@@ -184,7 +184,9 @@ class Prepared(Dataset):
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image in grey (1 channel) or colour (3)."""
+    """The image in grey (1 channel) or colour (3), of 8 bits."""
+    if image.mode.startswith('I;16'):                           # Pillow would clip what is above 255
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return image.convert('L' if channels == 1 else 'RGB')
 
 

@@ -119,8 +119,19 @@ def test_broken_images(tmp_path):
         data.open_image(tmp_path / 'text.png')
     with pytest.raises(ValueError, match='cannot read the image'):
         data.open_image(tmp_path / 'absent.png')
-    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / 'nan.tiff')
-    with pytest.raises(ValueError, match='NaN or infinite'):
-        data.open_image(tmp_path / 'nan.tiff')
+    for name, kind in (('float.tiff', np.float32), ('whole.tiff', np.int32)):
+        Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / name)
+        with pytest.raises(ValueError, match='32-bit pixels'):
+            data.open_image(tmp_path / name)
     with pytest.raises(ValueError, match='1 or 3 channels, the model takes 4'):
         data.Prepared([], 4, None)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tiff'])
+def test_images_of_16_bits_are_those_of_8(suffix, tmp_path):
+    image, _ = data.load('sample').test[0]
+    deep = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    deep.save(tmp_path / f'deep.{suffix}')
+    for channels in (1, 3):
+        ours = data.with_channels(data.open_image(tmp_path / f'deep.{suffix}'), channels)
+        assert np.array_equal(ours, data.with_channels(image, channels))
