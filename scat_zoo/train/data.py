@@ -205,9 +205,12 @@ class Subset(torch.utils.data.Subset):
 
 
 def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Optional[Dataset]]:
-    """Take this fraction of each class (at least one image) out, by a seeded permutation: (the rest, the taken).
+    """Take this fraction of each class out, by a seeded permutation: (the rest, the taken), each of at least one image.
 
     Of fraction 0, (all, None).
+
+    Raises:
+        ValueError: if a class has only one.
     """
     if fraction == 0:
         return dataset, None
@@ -216,10 +219,11 @@ def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Option
     taken: List[int] = []
     for c in np.unique(targets):
         of_class = rng.permutation(np.flatnonzero(targets == c))
-        taken += of_class[:max(1, round(fraction * len(of_class)))].tolist()
+        if len(of_class) == 1:
+            raise ValueError(f'cannot hold training images out for validation: class {c} has only one '
+                             '(a fraction of 0 holds none out)')
+        taken += of_class[:min(max(1, round(fraction * len(of_class))), len(of_class) - 1)].tolist()
     rest = np.setdiff1d(np.arange(len(targets)), taken).tolist()
-    if not rest:
-        raise ValueError(f'too few training images ({len(targets)}) to hold some out for validation')
     return Subset(dataset, rest), Subset(dataset, sorted(taken))
 
 

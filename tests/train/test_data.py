@@ -42,6 +42,17 @@ def test_split_is_balanced_disjoint_and_seeded():
     assert d.val.indices == again.val.indices != other.val.indices
 
 
+def test_a_split_leaves_no_class_without_an_image():
+    train = data.load('sample', val_fraction=0.).train
+    of_two = [np.flatnonzero(np.asarray(train.targets) == c)[:5] for c in (3, 8)]
+    for fraction in (0.01, 0.5, 0.99):
+        parts = data.split(data.Subset(train, np.concatenate(of_two)), fraction, seed=0)
+        assert all(set(part.targets) == {3, 8} for part in parts)
+    lonely = data.Subset(train, np.append(of_two[0], of_two[1][0]))
+    with pytest.raises(ValueError, match='out for validation: class 8 has only one'):
+        data.split(lonely, 0.1, seed=0)
+
+
 def test_make_sample_is_deterministic(tmp_path):
     rng = np.random.RandomState(0)
     for split in ('train', 't10k'):
