@@ -106,7 +106,8 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
                 scheduler.step_update(done)
                 loss_sum += loss.detach()
                 bar.update()
-                if _all_stop(stopped(), done, device):
+                # Several processes ask one another; that takes time, so not at every step.
+                if (world_size() == 1 or done % 10 == 0) and _all_stop(stopped(), device):
                     save()
                     raise KeyboardInterrupt
             mean_loss = total(loss_sum).item() / world_size() / updates
@@ -120,6 +121,8 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
             bar.set_postfix(history[-1])
             loss_sum.zero_()
             save()
+            if _all_stop(stopped(), device):            # Ctrl-C came in the validation
+                raise KeyboardInterrupt
     model.to(memory_format=torch.contiguous_format)             # as safetensors want it
     return history
 
@@ -179,11 +182,9 @@ def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     return progress['done'], progress['loss_sum'].to(device), progress['history']
 
 
-def _all_stop(stopped: bool, done: int, device: torch.device) -> bool:
-    """Whether to stop after this update. Several processes agree on it, every tenth time; else one waits in vain."""
-    if world_size() == 1:
-        return stopped
-    return done % 10 == 0 and total(torch.tensor(float(stopped), device=device)).item() > 0
+def _all_stop(stopped: bool, device: torch.device) -> bool:
+    """Whether to stop here. All processes must agree on it, else those that go on wait for the others in vain."""
+    return stopped if world_size() == 1 else total(torch.tensor(float(stopped), device=device)).item() > 0
 
 
 def _ignore_ctrl_c(worker: int) -> None:

@@ -39,9 +39,9 @@ def create():
     return timm.create_model('scat_linear', L=2, learnable=True, in_chans=1, img_size=16, num_classes=2, drop_rate=0.1)
 
 
-def run(state_file, train, **kwargs):
+def run(state_file, train, val=None, **kwargs):
     model = create()
-    history = fit(model, train, Stripes(8), training(**kwargs), CPU, state_file, 'test')
+    history = fit(model, train, val or Stripes(8), training(**kwargs), CPU, state_file, 'test')
     return model, history
 
 
@@ -58,6 +58,16 @@ def test_interrupted_and_resumed_is_bit_equal(tmp_path, stop_at):
     assert resumed_history == history
     pairs = zip(expected.state_dict().values(), model.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize('stop_at', [1, 20])                    # in the first validation, in the last
+def test_interrupted_while_validating(tmp_path, stop_at):
+    expected, history = run(tmp_path / 'whole', Stripes())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / 'state', Stripes(), Stripes(8, stop_at))
+    model, resumed_history = run(tmp_path / 'state', Stripes())
+    assert resumed_history == history
+    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
