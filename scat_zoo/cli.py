@@ -1,6 +1,7 @@
 """The command line: `scat-zoo train`, `predict`, `test`, `filters`, `list` and `run`."""
 import argparse
 import dataclasses
+import functools
 import math
 import os
 import runpy
@@ -29,7 +30,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         args.command(args)
     except KeyboardInterrupt:
-        print('stopped; the same command with --resume goes on from there', file=sys.stderr)
+        resumes = args.command is _train
+        print('stopped' + '; the same command with --resume goes on from there' * resumes, file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError) as error:
         print(f'scat-zoo: error: {error}', file=sys.stderr)
@@ -55,13 +57,14 @@ def _parser() -> argparse.ArgumentParser:
                        help='of a recipe: models trained at a time')
     train.add_argument('--model', default='scat_linear', help='name of a registered model')
     train.add_argument('--learnable', action=argparse.BooleanOptionalAction, default=True, help='learn the filters')
-    train.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
+    train.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
                        help='keywords for the model, such as J=3')
     train.add_argument('--img-size', type=_positive, help="image side (default: the data's own, 64 for folders)")
     train.add_argument('--in-chans', type=_positive, help="image channels, 1 or 3 (default: the data's own)")
-    train.add_argument('--data', default='sample',
-                       help="'sample' (built in), 'fashion-mnist', or a folder with train and test images by class")
-    train.add_argument('--root', type=Path, help='folder of Fashion-MNIST, if not that of the Debian package')
+    train.add_argument('--data', default='sample', help="'sample' (built in), 'fashion-mnist', 'cifar10', or a folder "
+                                                        "with train and test images by class")
+    train.add_argument('--root', type=Path,
+                       help='folder of Fashion-MNIST, if not that of the Debian package, or of CIFAR-10')
     train.add_argument('--val-fraction', type=_number, default=0.1, help='part of the training images for validation')
     train.add_argument('--augment', nargs='?', const='timm', default='none', choices=AUGMENTATIONS,
                        help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
@@ -104,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
                     'and their Littlewood-Paley sum; print the numbers behind them and the frame bounds.')
     show.set_defaults(command=_filters)
     show.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='name of a registered model, or a checkpoint folder')
-    show.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE',
+    show.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
                       help='keywords for a model, such as J=3')
     show.add_argument('-o', '--output', type=Path, default=Path('filters.png'), metavar='PNG', help='the picture')
 
@@ -125,6 +128,9 @@ def _train(args: argparse.Namespace) -> None:
     if args.recipe:
         _train_recipe(args)
         return
+    for name in ('select', 'arms', 'jobs'):
+        if getattr(args, name) != args.parser.get_default(name):
+            raise ValueError(f'--{name} is an option of recipes: it needs --recipe NAME')
     training = Training(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Training)})
     kwargs = {'img_size': args.img_size, 'in_chans': args.in_chans}
     kwargs = {key: value for key, value in kwargs.items() if value is not None} | args.model_kwargs
@@ -190,29 +196,47 @@ def _run(args: argparse.Namespace) -> None:
         runpy.run_path(args.script, run_name='__main__')
 
 
+class _Keywords(ParseKwargs):
+    """timm's action for KEY=VALUE, which fails where the sign is missing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: List[str],
+                 option_string: Optional[str] = None) -> None:
+        for value in values:
+            if '=' not in value:
+                raise argparse.ArgumentError(self, f'expected KEY=VALUE, got {value!r}')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def _number(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value) or value < 0:
         raise argparse.ArgumentTypeError(f'expected a finite number of at least 0, got {text}')
     return value
 
 
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 0, got {text}')
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least {least}, got {text}')
     return value
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
-    return value
+_natural = functools.partial(_whole, least=0)
+_positive = functools.partial(_whole, least=1)
 
 
 def _device(text: str) -> torch.device:
     try:
-        return torch.device(text)
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f'no device {text!r}') from error
+        device = torch.device(text)
+        there = torch.get_device_module(device.type).is_available()
+    except RuntimeError:
+        there = False
+    if not there:
+        raise argparse.ArgumentTypeError(f'no device {text!r}')
+    return device

@@ -186,13 +186,22 @@ MISTAKES = {
     'J too large': (['--model-kwargs', 'J=5'], 'J=5 needs images of at least 32 pixels'),
     'channels': (['--in-chans', '4'], 'image files give 1 or 3 channels, the model takes 4'),
     'no data': (['--data', 'nowhere'], "no data set 'nowhere'"),
-    'no Fashion-MNIST': (['--data', 'fashion-mnist', '--root', '/dev/null/x'], ''),
+    'no Fashion-MNIST': (['--data', 'fashion-mnist', '--root', '/dev/null/x'], 'Not a directory'),
     'NaN': (['--lr', 'nan'], 'expected a finite number'),
     'no optimiser': (['--opt', 'nothing'], 'nothing'),
+    'no number': (['--lr', 'high'], 'expected a finite number of at least 0, got high'),
     'no device': (['--device', 'abacus'], "no device 'abacus'"),
+    'not this device': (['--device', 'hpu'], "no device 'hpu'"),
     'epochs': (['--epochs', '0'], 'at least 1'),
+    'half an epoch': (['--epochs', '1.5'], 'at least 1, got 1.5'),
     'workers': (['--workers', '-1'], 'at least 0'),
     'unknown option': (['--nonsense'], 'nonsense'),
+    'no value': (['--model-kwargs', 'J'], "expected KEY=VALUE, got 'J'"),
+    'the learned twin': (['--model-kwargs', 'learnable=True'], 'use --learnable or --no-learnable'),
+    'classes': (['--model-kwargs', 'num_classes=5'], 'num_classes cannot be one of the model keywords'),
+    'not of the zoo': (['--model', 'resnet18'], "unknown model 'resnet18'; the zoo has scat_linear"),
+    'of recipes': (['--select'], '--select is an option of recipes'),
+    'arms': (['--arms', 'fixed'], '--arms is an option of recipes'),
 }
 
 
@@ -211,6 +220,20 @@ def test_mistakes_end_in_one_sentence_and_nothing_written(mistake, tmp_path, cap
     assert not output.exists()
 
 
+def test_a_run_that_saved_nothing_begins_anew_with_other_settings(tmp_path, capsys):
+    output = ['--output', str(tmp_path / 'run')]
+    options = ['train', *SMALL[:2], '--no-learnable', '--epochs', '1', *output]
+    assert cli.main([*options, '--opt', 'sgd', '--lr', '1e30', '--warmup-epochs', '0']) == 2
+    assert 'try a lower --lr' in capsys.readouterr().err
+    assert cli.main([*options, '--resume']) == 0
+    capsys.readouterr()
+    assert cli.main([*options, '--resume', '--lr', '0.5']) == 2
+    assert capsys.readouterr().err.endswith('with other settings: training.lr was 0.001, is 0.5\n')
+    (tmp_path / 'run' / 'settings.json').write_text('{"model"')
+    assert cli.main([*options, '--resume']) == 2
+    assert 'settings.json is broken' in capsys.readouterr().err
+
+
 def test_an_output_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     assert cli.main(['train', '--output', str(tmp_path / 'file' / 'run')]) == 2
@@ -225,10 +248,16 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys):
         assert 'cannot write to' in capsys.readouterr().err
 
 
-def test_test_gives_the_accuracy_that_training_told(whole_run, capsys):
+def test_test_gives_the_accuracy_that_training_told(whole_run, tmp_path, capsys):
     assert cli.main(['test', str(whole_run[0] / 'checkpoint')]) == 0
     told = re.search(r'^(test accuracy \d\d\.\d\d %)$', whole_run[1].stdout, re.MULTILINE)[1]
     assert capsys.readouterr().out == f'{told} of 2,000 images\n'
+    for name in 'abcdefghij':
+        for part in ('train', 'test'):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new('L', (28, 28)).save(tmp_path / part / name / '0.png')
+    assert cli.main(['test', str(whole_run[0] / 'checkpoint'), '--data', str(tmp_path)]) == 2
+    assert "was trained on: 'a' stands where 'T-shirt/top' did" in capsys.readouterr().err
     assert cli.main(['test', 'scat_linear']) == 2
     assert 'sample has 10 classes, scat_linear has 1000' in capsys.readouterr().err
 

@@ -19,10 +19,12 @@ from .loop import Training
 # Of the classifier that an epoch of the filters goes through. Few, since every epoch draws others.
 PASSES_OF_AN_EPOCH = 2
 IMAGES_FOR_THE_SCALE = 1000
+MOST_FEATURES = 16_000              # 2 GB of covariance, in float64; scikit-learn keeps about three such matrices
 
 
-def check(training: Training) -> None:
-    """Refuse to begin without scikit-learn where it is needed, or with epochs that nothing would end.
+def check(training: Training, model: nn.Module) -> None:
+    """Refuse to begin without scikit-learn where it is needed, with epochs that nothing would end, or with so many
+    features that their covariance would not fit into memory.
 
     Raises:
         ValueError: in one sentence.
@@ -32,6 +34,10 @@ def check(training: Training) -> None:
                          'give the number of its passes, 1 or more')
     if training.lda and importlib.util.find_spec('sklearn') is None:
         raise ValueError('linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra lda')
+    features = model.get_classifier().in_features if training.lda else 0
+    if features > MOST_FEATURES:
+        raise ValueError(f'linear discriminant analysis of {features:,} features needs several matrices of '
+                         f'{8e-9 * features ** 2:.0f} GB: take at most {MOST_FEATURES:,}, with global_pool=avg perhaps')
 
 
 def finish(model: nn.Module, images: Dataset, val: Optional[Dataset], training: Training, device: torch.device,

@@ -32,15 +32,20 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
     """
     if learnable and importlib.util.find_spec('matplotlib') is None:
         raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
+    if model_name not in timm.list_models('scat_*'):
+        raise _unknown_model(model_name)
+    for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
+        if key in model_kwargs:
+            raise ValueError(f'{key} cannot be one of the model keywords: {instead}')
     get_optimizer_info(training.opt)
     augment.check(training.augment)
-    discriminant.check(training)
     data = load(data_name, root, val_fraction, training.seed)
     # Models are built before anything is written: what they refuse, they refuse here.
     variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
     models = {name: create(model_name, {'learnable': flag, **model_kwargs}, data, training.seed)
               for name, flag in variants.items()}
     main, model = next(iter(models.items()))
+    discriminant.check(training, model)
     train_set = Prepared(data.train, model.in_chans, augment.train_transform(model, training.augment))
     val_set, test_set = (None if part is None else Prepared(part, model.in_chans, augment.eval_transform(model))
                          for part in (data.val, data.test))
@@ -86,12 +91,16 @@ def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device:
     """Accuracy in per cent on the test images of a data set, and their number.
 
     Raises:
-        ValueError, OSError: if model or data are not there, or have other classes.
+        ValueError, OSError: if model or data are not there, or have other classes, or the same in another order.
     """
     model = checkpoint.open_model(model_or_checkpoint, {}).to(device)
     data = load(data_name, root, 0.)
     if len(data.classes) != model.num_classes:
         raise ValueError(f'{data_name} has {len(data.classes)} classes, {model_or_checkpoint} has {model.num_classes}')
+    for ours, theirs in zip(data.classes, model.pretrained_cfg.get('label_names') or ()):
+        if ours != theirs:
+            raise ValueError(f'the classes of {data_name} are not those that {model_or_checkpoint} was trained on: '
+                             f'{ours!r} stands where {theirs!r} did')
     images = Prepared(data.test, model.in_chans, augment.eval_transform(model))
     return evaluate(model, images, device), len(images)
 
@@ -125,7 +134,7 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
         ValueError, TypeError: in one sentence, on a name or keywords that there are not.
     """
     if not timm.is_model(name):
-        raise ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
+        raise _unknown_model(name)
     random_seed(seed)
     channels, height, width = data.input_size
     defaults = {'num_classes': len(data.classes), 'in_chans': channels}
@@ -137,6 +146,10 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
     return timm.create_model(name, pretrained_cfg_overlay=cfg, **{**defaults, **kwargs})
 
 
+def _unknown_model(name: str) -> ValueError:
+    return ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
+
+
 def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     """Norm of the change of all filters over the norm of all filters."""
     a, b = (torch.cat([hat.cpu().double().flatten() for levels in (phi, *psi) for hat in levels])
@@ -145,19 +158,21 @@ def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
 
 
 def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
-    """Make the output folder, or check that the run in it is the one to resume."""
+    """Make the output folder, or check that the run in it is the one to resume.
+
+    A run that saved nothing, since it failed in its first epoch, may begin anew with other settings.
+    """
     file = output / 'settings.json'
     settings = json.loads(json.dumps(settings))
     if file.exists():
         if not resume:
             raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
         before = read_json(file)
-        if before != settings:
-            changed = [f'{key} was {before.get(key)}, is {settings[key]}'
-                       for key in settings if settings[key] != before.get(key)]
-            raise ValueError(f'cannot resume the run in {output} with other settings: {"; ".join(changed)}')
-        return
-    if output.is_dir() and any(output.iterdir()):
+        if before == settings:
+            return
+        if any(entry != file for entry in output.iterdir()):
+            raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, settings)}')
+    elif output.is_dir() and any(output.iterdir()):
         raise ValueError(f'{output} is not empty and holds no run; choose another --output')
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -166,8 +181,28 @@ def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None
         raise ValueError(f'cannot write to {output}: {error.strerror}') from error
 
 
+def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> str:
+    """Each entry that differs, those of nested dicts on their own."""
+    changes = []
+    for key in {**before, **now}:
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            changes.append(_changes(a, b, f'{prefix}{key}.'))
+        elif a != b:
+            changes.append(f'{prefix}{key} was {a}, is {b}')
+    return '; '.join(filter(None, changes))
+
+
 def read_json(file: Path) -> Any:
-    return json.loads(file.read_text())
+    """What the file holds.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f'{file} is broken: {error}') from error
 
 
 def write_json(file: Path, content: Any) -> None:

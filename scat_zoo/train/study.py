@@ -61,10 +61,13 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     recipe = _recipe(name)
     source = Source(_data_name(name, recipe, data), root, select)
     _refuse_unknown('arm', arms, recipe.arms)
-    arms = arms or list(recipe.arms)
+    arms = list(dict.fromkeys(arms or recipe.arms))
     loaded = _load(source)
     for arm in arms:
         _check(arm, recipe, arms, loaded)
+    for size in recipe.per_class:
+        if size is not None:
+            few(loaded.train, size, seed=0)                     # refuses data that have fewer
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
     for run in runs:
         settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
@@ -90,10 +93,9 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
         if missing:
             raise ValueError(f'the arm {name} is an average and needs --arms {" ".join(missing)} too')
         return
-    create(arm.model, arm.kwargs, data, seed=0)
     get_optimizer_info(arm.training.opt)
     augment.check(arm.training.augment)
-    discriminant.check(arm.training)
+    discriminant.check(arm.training, create(arm.model, arm.kwargs, data, seed=0))
 
 
 def _sized(recipe: Recipe, run: Run) -> Union[Arm, Average]:

@@ -170,13 +170,22 @@ def test_several_passes_see_several_changes_of_the_images():
 
 
 def test_missing_scikit_learn_is_one_sentence_before_training(monkeypatch):
+    small = timm.create_model('scat_linear', num_classes=5, L=2)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *args: None if name == 'sklearn' else find(name))
-    discriminant.check(Training(epochs=1))
+    discriminant.check(Training(epochs=1), small)
     with pytest.raises(ValueError, match='needs scikit-learn: install it, or scat_zoo with the extra lda'):
-        discriminant.check(Training(epochs=1, lda=1))
+        discriminant.check(Training(epochs=1, lda=1), small)
 
 
 def test_epochs_through_it_need_it_at_the_end():
+    small = timm.create_model('scat_linear', num_classes=5, L=2)
     with pytest.raises(ValueError, match='3 epochs through a discriminant analysis need one at the end too'):
-        discriminant.check(Training(epochs=1, lda_epochs=3))
+        discriminant.check(Training(epochs=1, lda_epochs=3), small)
+
+
+def test_more_features_than_memory_holds_the_covariance_of():
+    large = timm.create_model('scat_linear', img_size=64, num_classes=5, device='meta')
+    with pytest.raises(ValueError, match='of 62,208 features needs several matrices of 31 GB'):
+        discriminant.check(Training(epochs=1, lda=1), large)
+    discriminant.check(Training(epochs=1), large)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from scipy import stats
 from torch.utils.data import DataLoader
 
@@ -152,8 +153,13 @@ def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
     (['--recipe', 'sample', '--data', 'cifar10'], 'the recipe sample is for sample, not for --data cifar10'),
     (['--recipe', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
     (['--recipe', 'textures'], 'needs --data FOLDER'),
+    (['--recipe', 'textures', '--data', 'FOLDER'], 'at least 20 images of each class, class 0 has 1'),
 ])
 def test_bad_input(args, phrase, tmp_path, capsys):
+    for part in ('train', 'test'):
+        (tmp_path / 'images' / part / 'cat').mkdir(parents=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / 'images' / part / 'cat' / '0.png')
+    args = [arg.replace('FOLDER', str(tmp_path / 'images')) for arg in args]
     assert cli.main(['train', *args, '--output', str(tmp_path / 'run')]) == 2
     assert phrase in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
