@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -198,6 +199,13 @@ def _begin(lines: Any, threads: int) -> None:
     _line = lines.get()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Who kills the main process means the workers too: they end with it.
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 def _run_in_worker(run: Run, recipe: str, source: Source, output: Path, device: torch.device) -> None:

@@ -52,6 +52,16 @@ def test_a_recipe_on_two_processors_and_resumed_on_one(tmp_path):
     assert other.stat().st_mtime_ns == written
 
 
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    with subprocess.Popen([sys.executable, '-m', 'scat_zoo', 'train', '--recipe', 'sample', '--jobs', '2', '--output',
+                           str(tmp_path / 'runs')], env=env, stderr=subprocess.PIPE) as process:
+        while b'loss=' not in process.stderr.readline():            # a worker is past an epoch
+            assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=20)                             # returns once nobody can write there any more
+
+
 def assert_an_average_of_models(runs, results):
     """The accuracy and learned numbers of an average are those of the mean log-probability of its models."""
     found = {(r['arm'], r['per_class'], r['seed']): r for r in results}
