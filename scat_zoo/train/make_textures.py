@@ -79,11 +79,16 @@ def crop(picture: Image.Image, region: Tuple[int, int, int, int], rng: random.Ra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('archive', type=Path)
     parser.add_argument('output', type=Path)
     args = parser.parse_args()
-    classes = homogeneous(args.archive)
+    try:
+        classes = homogeneous(args.archive)
+    except (OSError, zipfile.BadZipFile) as error:
+        parser.error(f'cannot read the archive {args.archive}: {error}')
+    if not classes:
+        parser.error(f'{args.archive} holds no homogeneous colour picture, square and of {SIDE} pixels a side or more')
     for c, (name, picture) in enumerate(tqdm(classes, unit='class')):
         for split, count in PER_CLASS.items():
             folder = args.output / split / f'{c:03d}'

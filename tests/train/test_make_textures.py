@@ -55,3 +55,15 @@ def test_crops_come_from_their_region_alone():
             patch = np.asarray(make_textures.crop(Image.fromarray(picture), (left, top, right, bottom), rng))
             assert patch.shape == (64, 64, 3), split
             assert patch.min() >= 100 * 0.6 * 0.85 - 1, split
+
+
+def test_archives_that_make_no_data_set(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'broken.zip').write_text('nonsense')
+    zipfile.ZipFile(tmp_path / 'empty.zip', 'w').close()
+    for name, phrase in (('absent.zip', 'cannot read the archive'), ('broken.zip', 'cannot read the archive'),
+                         ('empty.zip', 'holds no homogeneous colour picture')):
+        monkeypatch.setattr(sys, 'argv', ['make_textures', str(tmp_path / name), str(tmp_path / 'images')])
+        with pytest.raises(SystemExit):
+            make_textures.main()
+        assert phrase in capsys.readouterr().err
+    assert not (tmp_path / 'images').exists()
