@@ -46,6 +46,8 @@ def _by_products(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], sc
     g = Plan(*phi[0][0].shape, J, psi[0][0].shape[0] if max_order > 0 else 0, max_order, finer)
     dtype = torch.promote_types(x.dtype, torch.float32)
     images = x.reshape(-1, *x.shape[-2:]).to(dtype)
+    phi = [levels[:geometry.phi_levels(s, max_order)] for s, levels in zip(scales, phi)]
+    psi = [levels[:geometry.psi_levels(j, max_order)] for j, levels in enumerate(psi)]
     filters = [hat.to(dtype) for levels in phi + psi for hat in levels]
     if not torch.is_grad_enabled():
         filters = [hat.detach() for hat in filters]
@@ -302,6 +304,9 @@ class Products(torch.autograd.Function):
         (x, *filters), g = ctx.saved_tensors, ctx.g
         needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
         if torch.is_grad_enabled():                         # create_graph=True
+            # The levels of a filter may be computed from one another, which the graph outside sees to: aliases keep
+            # their gradients apart here.
+            x, *filters = (t.view_as(t) for t in (x, *filters))
             padded = x.shape[1:] == (g.M, g.N)
             s = transform.at_scales(x, *_by_scale(g, filters), list(g.scales), g.max_order, padded)
             wanted = [t for t, need in zip([x, *filters], needs) if need]

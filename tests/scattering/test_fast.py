@@ -10,6 +10,7 @@ import torch
 from scat_zoo import ScatteringTorch2D
 from scat_zoo.scattering import cascade, fast, geometry, matrices, program, transform
 from scat_zoo.scattering.banks import PixelwiseBank
+from scat_zoo.scattering.parametric import PARAMETRIZATIONS
 from scat_zoo.scattering.scales import by_scale
 from tests.scattering.reference import perturb
 
@@ -95,6 +96,22 @@ def test_second_derivatives_at_several_scales():
         results.append(torch.autograd.grad(grad.square().sum(), [x, *filters.parameters()], allow_unused=True))
     for a, b in zip(*results, strict=True):
         assert (a is None or a.eq(0).all()) if b is None else (a - b).abs().max() <= 1e-10 * b.abs().max()
+
+
+@pytest.mark.parametrize('scales', [(3,), (3, 2)])
+@pytest.mark.parametrize('mode', PARAMETRIZATIONS)
+def test_a_graph_of_the_gradient_does_not_change_it(mode, scales):
+    """Where levels of a filter are computed from one another."""
+    filters = PARAMETRIZATIONS[mode](3, 4, (16, 16), learnable=True, dtype=torch.float64, scales=list(scales))
+    x = images((16, 16), 1).requires_grad_()
+    results = []
+    for create_graph in (False, True):
+        phi, psi = filters(x)
+        coarse, *_ = fast.at_scales(x, by_scale(phi), psi, list(scales), 2, False)
+        results.append(torch.autograd.grad(coarse.square().sum(), [x, *filters.parameters()], allow_unused=True,
+                                           create_graph=create_graph))
+    for a, b in zip(*results, strict=True):
+        assert (a is None and b is None) or (a - b).abs().max() <= 1e-10 * a.abs().max()
 
 
 @pytest.mark.parametrize(('to_x', 'to_phi', 'to_psi'), [
