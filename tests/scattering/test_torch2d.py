@@ -16,14 +16,15 @@ def test_positional_arguments_and_attributes():
     assert len(S.scattering(torch.zeros(32, 24))) == 9
 
 
-def test_switching_out_type_and_max_order():
-    S = ScatteringTorch2D(3, (32, 32), max_order=1)
+@pytest.mark.parametrize('J', [3, 4])
+def test_switching_out_type_and_max_order(J):
+    S = ScatteringTorch2D(J, (32, 32), max_order=1)
     x = torch.randn(2, 32, 32)
     first = S(x)
     S.max_order = 2
     both = S(x)
-    assert torch.equal(both, ScatteringTorch2D(3, (32, 32))(x))
-    assert torch.equal(both[:, :25], first)
+    assert torch.equal(both, ScatteringTorch2D(J, (32, 32))(x))
+    assert torch.equal(both[:, :1 + 8 * J], first)
     S.max_order = 1
     assert torch.equal(S(x), first)
     S.out_type = 'list'
