@@ -47,9 +47,10 @@ def param_groups(model: nn.Module, lr: float, filter_lr: Optional[float] = None,
     filters: List[nn.Parameter] = []
     plain: List[nn.Parameter] = []
     decayed: List[nn.Parameter] = []
-    for name, p in model.named_parameters():
+    of_filters = {id(p) for p in model.scattering.parameters()}        # by name, not those of a compiled model
+    for p in model.parameters():
         if p.requires_grad:
-            (filters if name.startswith('scattering.') else plain if p.dim() <= 1 else decayed).append(p)
+            (filters if id(p) in of_filters else plain if p.dim() <= 1 else decayed).append(p)
     groups = [{'params': filters, 'lr': filter_lr, 'weight_decay': 0.}, {'params': plain, 'lr': lr, 'weight_decay': 0.},
               {'params': decayed, 'lr': lr, 'weight_decay': weight_decay}]
     return [group for group in groups if group['params']]

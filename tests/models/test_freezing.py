@@ -37,6 +37,13 @@ def test_param_groups(name, parametrization):
     optimizer.step()
 
 
+def test_param_groups_of_a_compiled_model():
+    model = create('scat_linear', 'morlet')
+    plain, compiled = (scat_zoo.param_groups(m, lr=0.1, weight_decay=0.05) for m in (model, torch.compile(model)))
+    assert [[id(p) for p in group['params']] for group in plain] == [
+        [id(p) for p in group['params']] for group in compiled]
+
+
 @pytest.mark.parametrize('name', MODELS)
 def test_param_groups_leave_out_what_does_not_learn(name):
     assert len(scat_zoo.param_groups(create(name, learnable=False), lr=0.1)) == 2
