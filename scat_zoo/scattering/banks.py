@@ -82,8 +82,10 @@ class Filter(nn.Module):
         as_state(self, 'hat', learnable)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        refuse_non_finite(state_dict, prefix, ('hat',), args[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        errors, before = args[-1], len(args[-1])
+        refuse_non_finite(state_dict, prefix, ('hat',), errors)
+        if len(errors) == before:                               # else it is not loaded
+            super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class PixelwiseBank(nn.Module):

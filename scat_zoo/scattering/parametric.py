@@ -108,11 +108,13 @@ class MorletBank(nn.Module):
             x, self.theta, self.xi, self.sigma, self.slant, self.limit, self.scales, self.L, self.max_order)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        refuse_non_finite(state_dict, prefix, NAMES, args[-1])
+        errors, before = args[-1], len(args[-1])
+        refuse_non_finite(state_dict, prefix, NAMES, errors)
         limit = state_dict.get(f'{prefix}limit')
         if isinstance(limit, Tensor) and not limit.is_meta and not (limit == 1).all():
-            args[-1].append(f'{prefix}limit is out of range: a nonexpansive bank has 1 there.')
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            errors.append(f'{prefix}limit is out of range: a nonexpansive bank has 1 there.')
+        if len(errors) == before:                               # else nothing of it is loaded
+            super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f'J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}, ' \

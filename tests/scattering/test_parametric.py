@@ -239,9 +239,11 @@ def test_parameters_out_of_range_are_refused_by_name(value):
         state[name].view(-1)[-1] = value
         with pytest.raises(RuntimeError, match=rf'{name} is out of range'):
             bank.load_state_dict(state)
+        assert all(tensor.isfinite().all() for tensor in bank.state_dict().values())
     bank = MorletBank(2, 3, (16, 16), nonexpansive=True)
     with pytest.raises(RuntimeError, match=r'limit is out of range'):
         bank.load_state_dict({**bank.state_dict(), 'limit': torch.tensor(4.)})
+    assert bank.limit == 1
 
 
 def test_an_image_below_the_scale_is_refused():
