@@ -84,6 +84,9 @@ class ScatResNet(Freezing):
         dd = {'device': device, 'dtype': dtype}
         if output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, got {output_stride}')
+        if not len(channels) == len(depths) == len(strides):
+            raise ValueError('channels, depths and strides must be of one length, the number of stages, got '
+                             f'{channels}, {depths} and {strides}')
         if block not in BLOCKS:
             raise ValueError(f'unknown block {block!r}; known: {", ".join(BLOCKS)}')
         self.num_classes = num_classes

@@ -162,7 +162,9 @@ def test_output_stride(output_stride):
     assert [tuple(m.shape[-2:]) for m in maps] == [(64 // stride, 96 // stride) for stride in strides]
 
 
-def test_an_impossible_output_stride():
+def test_impossible_stages():
+    with pytest.raises(ValueError, match=r'of one length, the number of stages, got \(64, 128, 256\), \(2, 3\) and'):
+        timm.create_model('scat_resnet', channels=(64, 128, 256))
     with pytest.raises(ValueError, match='output_stride must be 8, 16 or 32, got 4'):
         timm.create_model('scat_resnet18', output_stride=4)
 
