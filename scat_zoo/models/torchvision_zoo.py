@@ -21,7 +21,7 @@ class ScatteringWeights(WeightsEnum):
     def verify(cls, obj: Any) -> Any:
         """The member meant by `obj`, a member or its name; None for None."""
         names = list(cls.__members__)
-        if isinstance(obj, str) and obj.split('.')[-1] not in names:
+        if isinstance(obj, str) and obj.removeprefix(f'{cls.__name__}.') not in names:
             raise ValueError(f'unknown weights {obj!r} for {cls.__name__}; known: {", ".join(names) or "none"}')
         return super().verify(obj)
 

@@ -31,6 +31,9 @@ def test_weights(name):
     known = 'FASHION_MNIST, DEFAULT'
     with pytest.raises(ValueError, match=rf"unknown weights 'NOTHING' for {weights.__name__}; known: {known}"):
         get_model(name, weights='NOTHING')
+    with pytest.raises(ValueError, match=r"unknown weights 'Other_Weights\.FASHION_MNIST'"):
+        get_model(name, weights='Other_Weights.FASHION_MNIST')
+    assert get_model(name, weights=f'{weights.__name__}.FASHION_MNIST').num_classes == 10
     with pytest.raises(TypeError):
         get_model(name, weights=torchvision.models.ResNet18_Weights.DEFAULT)
 
