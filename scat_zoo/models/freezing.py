@@ -47,7 +47,7 @@ def param_groups(model: nn.Module, lr: float, filter_lr: Optional[float] = None,
     filters: List[nn.Parameter] = []
     plain: List[nn.Parameter] = []
     decayed: List[nn.Parameter] = []
-    of_filters = {id(p) for p in model.scattering.parameters()}        # by name, not those of a compiled model
+    of_filters = {id(p) for p in model.scattering.parameters()}        # torch.compile changes the names
     for p in model.parameters():
         if p.requires_grad:
             (filters if id(p) in of_filters else plain if p.dim() <= 1 else decayed).append(p)
