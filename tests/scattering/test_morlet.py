@@ -52,17 +52,21 @@ def test_littlewood_paley_sum_of_the_fixed_bank(J):
     assert total.max() < 1.05
 
 
-@pytest.mark.parametrize(('side', 'limit'), [(224, 0.2), (1024, 2.0)])
-def test_bank_builds_fast(side, limit):
-    # kymatio: 4 to 7 s and 94 s. Time of this process, and the best of three, as others use the machine too.
+@pytest.mark.parametrize('side', [224, 1024])
+def test_bank_builds_fast(side):
+    # Measured in Fourier transforms of as many maps, as machines differ and others use them too: 4 to 6 such, where
+    # kymatio's 4 to 7 s and 94 s are above 200.
     size = geometry.padded_size(side, side, 3)
+    maps = torch.zeros(25, *size, dtype=torch.complex128)
 
-    def build():
+    def seconds(work):
         start = time.process_time()
-        morlet.filter_bank(size, 3, 8, torch.float32, CPU)
+        work()
         return time.process_time() - start
 
-    assert min(build() for _ in range(3)) < limit
+    builds, transforms = zip(*[(seconds(lambda: morlet.filter_bank(size, 3, 8, torch.float32, CPU)),
+                                seconds(lambda: torch.fft.fft2(maps))) for _ in range(5)])
+    assert min(builds) < 20 * min(transforms)
 
 
 def test_bank_on_the_meta_device():
