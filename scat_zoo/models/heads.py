@@ -49,6 +49,8 @@ class OrderNorm(nn.Module):
 def log_compression(x: Tensor, running_mean: Tensor, training: bool, floor: float) -> Tensor:
     """log(x / m + floor) of (B, C, h, w); m is each channel's mean in the batch while training, else the running one.
 
+    The mean sets the scale of the compression, and no gradient flows through it.
+
     One node in a traced graph, or the update of the running mean would be taken for dead code.
     """
     mean = running_mean
