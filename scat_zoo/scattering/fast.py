@@ -198,15 +198,19 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
             torch.set_num_threads(before)
 
 
-def forward(x: Tensor, k: Constants, g: Plan) -> List[Tensor]:
-    """Images (B, h, w) to coefficients (B, paths, h', w') of each scale."""
+def forward(x: Tensor, k: Constants, g: Plan, remembered: bool) -> List[Tensor]:
+    """Images (B, h, w) to coefficients (B, paths, h', w') of each scale.
+
+    Args:
+        remembered: whether all constants were, so that a later call may have the same objects.
+    """
     outs = _outputs(x, g)
     chunks = _chunks(g, x, *outs)
-    # Recording a program takes as long as a few images. Constants that were remembered are the same objects again.
+    # Recording a program takes as long as a few images.
     purpose = g, x.dtype, torch.is_inference_mode_enabled(), *(id(constant) for constant in _in_a_row(k))
 
     def prepare(share: int, arrays: List[Tensor], images: Tensor, *into: Tensor) -> Callable[..., None]:
-        alone, key = len(chunks) == 1 and x.device.type == 'cpu', (images.shape, *purpose)
+        alone, key = remembered and len(chunks) == 1 and x.device.type == 'cpu', (images.shape, *purpose)
         if alone and key in spare.forward:
             return spare.forward[key][1]
         columns, results, program = _maps_last(images), [_maps_last(out) for out in into], Program(x, arrays)
@@ -297,20 +301,23 @@ class Products(torch.autograd.Function):
         needs = [hat.requires_grad for hat in filters]
         ctx.g, ctx.k = g, constants(g, filters, needs, complete=any(ctx.needs_input_grad))
         ctx.save_for_backward(x, *filters)
-        return tuple(forward(x, ctx.k, g))
+        return tuple(forward(x, ctx.k, g, not any(needs)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
         (x, *filters), g = ctx.saved_tensors, ctx.g
         needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
-        if torch.is_grad_enabled():                         # create_graph=True
+        create_graph = torch.is_grad_enabled()
+        # is_grads_batched=True (vectorised Jacobians) hands over tensors that stand for many.
+        if create_graph or any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):
             # The levels of a filter may be computed from one another, which the graph outside sees to: aliases keep
             # their gradients apart here.
-            x, *filters = (t.view_as(t) for t in (x, *filters))
-            padded = x.shape[1:] == (g.M, g.N)
-            s = transform.at_scales(x, *_by_scale(g, filters), list(g.scales), g.max_order, padded)
+            with torch.enable_grad():
+                x, *filters = (t.view_as(t) for t in (x, *filters))
+                padded = x.shape[1:] == (g.M, g.N)
+                s = transform.at_scales(x, *_by_scale(g, filters), list(g.scales), g.max_order, padded)
             wanted = [t for t, need in zip([x, *filters], needs) if need]
-            found = iter(torch.autograd.grad(s, wanted, grads, create_graph=True))
+            found = iter(torch.autograd.grad(s, wanted, grads, create_graph=create_graph))
             results = [next(found) if need else None for need in needs]
         else:
             results = backward(x, filters, grads, ctx.k, g, needs)
@@ -321,7 +328,7 @@ class Products(torch.autograd.Function):
 def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
     """The same for `torch.compile`; `plan` has the finer scales in a row with the rest."""
     g = _plan(plan)
-    return forward(x, constants(g, filters, needs), g)
+    return forward(x, constants(g, filters, needs), g, not any(needs))
 
 
 def _plan(plan: List[int]) -> Plan:

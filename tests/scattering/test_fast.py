@@ -114,6 +114,23 @@ def test_a_graph_of_the_gradient_does_not_change_it(mode, scales):
         assert (a is None and b is None) or (a - b).abs().max() <= 1e-10 * a.abs().max()
 
 
+@pytest.mark.parametrize('create_graph', [False, True])
+@pytest.mark.parametrize('mode', PARAMETRIZATIONS)
+def test_gradients_of_many_coefficients_at_once(mode, create_graph):
+    """As vectorised Jacobians ask for them."""
+    filters = PARAMETRIZATIONS[mode](2, 2, (8, 8), learnable=True, dtype=torch.float64)
+    x = images((8, 8), 1).requires_grad_()
+    s = fast.scattering2d(x, *filters(x), 2, 2, False)
+    assert is_fast(s)
+    wanted, outer = [x, *filters.parameters()], torch.randn(5, *s.shape, dtype=torch.float64)
+    together = torch.autograd.grad(s, wanted, outer, is_grads_batched=True, retain_graph=True,
+                                   create_graph=create_graph, allow_unused=True)
+    for i, grad in enumerate(outer):
+        for a, b in zip(torch.autograd.grad(s, wanted, grad, retain_graph=True, allow_unused=True), together,
+                        strict=True):
+            assert (a is None and b is None) or (a - b[i]).abs().max() <= 1e-11 * a.abs().max()
+
+
 @pytest.mark.parametrize(('to_x', 'to_phi', 'to_psi'), [
     (True, False, False), (False, True, False), (False, False, True), (True, False, True)])
 @pytest.mark.parametrize('size', [(32, 32), (100, 60)])
@@ -360,3 +377,8 @@ def test_a_program_is_used_again(monkeypatch):
     perturb(S)
     assert not torch.allclose(S(x), first, rtol=0, atol=1e-4)
     assert len(recorded) == 2
+    kept = list(fast.spare.forward)
+    S.set_learnable(True)
+    S(x)
+    assert len(recorded) == 3
+    assert list(fast.spare.forward) == kept                         # filters that learn are others next time
