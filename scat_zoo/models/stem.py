@@ -151,7 +151,9 @@ class ScatteringStem(nn.Module):
         padded, own = (geometry.padded_size(height, width, self.J) for height, width in (size, self.img_size))
         if self.fixed_input_size and padded != own:
             raise ValueError(f'these filters are tied to images of {self.img_size}, there are none for {size}')
-        return self.bank(torch.empty(0, *size))
+        phi, psi = self.bank(torch.empty(0, *size))
+        # Copies: fixed filters are shared with other models, learned ones are the parameters themselves.
+        return [hat.clone() for hat in phi], [[hat.clone() for hat in levels] for levels in psi]
 
     def filter_parameters(self) -> List[morlet.Wavelet]:
         """Scale and orientation index, angle in degrees, wavelength and scale in pixels, and slant of each wavelet.
@@ -203,7 +205,10 @@ class ScatteringStem(nn.Module):
             parametrization = 'pixelwise'
             if 'theta' in keys:
                 parametrization = 'equivariant' if state_dict[f'{prefix}bank.theta'].dim() == 1 else 'morlet'
-            self.bank = self._bank_like_fixed(parametrization, learnable=False, nonexpansive='limit' in keys)
+            stored = self._bank_like_fixed(parametrization, learnable=False, nonexpansive='limit' in keys)
+            # Where others come, loading will say what is unexpected, and these filters stay what they are.
+            if keys == set(stored.state_dict()):
+                self.bank = stored
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

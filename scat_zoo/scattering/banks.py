@@ -40,7 +40,7 @@ class FixedBank(nn.Module):
     def reset_parameters(self) -> None:
         """Compute the filters anew."""
         M, N = self.hat.shape[-2:]
-        self.hat.copy_(_cached_filter_bank(M, N, tuple(self.scales), self.L, self.hat.dtype, self.hat.device))
+        self.hat.copy_(_filter_bank(M, N, self.scales, self.L, self.hat.dtype, self.hat))
 
     def init_non_persistent_buffers(self) -> None:
         """What timm and transformers call once a model built on the meta device has memory."""
@@ -119,7 +119,7 @@ class PixelwiseBank(nn.Module):
         if self.init == 'random' and not like.is_meta:
             drawn = [numbers.flatten() for numbers in morlet.random_wavelets(self.J, self.L)]
             return morlet.morlets((M, N), self.J, *drawn, morlet.aliases(self.L), self.scales).to(like)
-        return _cached_filter_bank(M, N, tuple(self.scales), self.L, like.dtype, like.device)
+        return _filter_bank(M, N, self.scales, self.L, like.dtype, like)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -207,10 +207,7 @@ def analytic_filters(x: Tensor, hat: Tensor, scales: List[int], L: int,
         if torch.jit.is_scripting():
             hat = morlet.filter_bank((M, N), J, L, dtype, hat.device, scales)
         else:
-            # A tensor subclass may be fake, and must not get into the cache.
-            plain = type(hat) is Tensor and not torch.compiler.is_compiling()
-            build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
-            hat = build(M, N, tuple(scales), L, dtype, hat.device)
+            hat = _filter_bank(M, N, scales, L, dtype, hat)
     return level_filters(hat, J, L, max_order, scales)
 
 
@@ -276,6 +273,14 @@ def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[s
         value = state_dict.get(prefix + name)
         if isinstance(value, Tensor) and not value.is_meta and not value.isfinite().all():
             errors.append(f'{prefix}{name} is out of range: it has values that are not finite.')
+
+
+def _filter_bank(M: int, N: int, scales: List[int], L: int, dtype: torch.dtype, like: Tensor) -> Tensor:
+    """`morlet.filter_bank` where `like` is, for reading only: it may be out of the cache."""
+    # A tensor subclass may be fake, and must not get into the cache.
+    plain = type(like) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+    build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
+    return build(M, N, tuple(scales), L, dtype, like.device)
 
 
 @functools.lru_cache(maxsize=4)

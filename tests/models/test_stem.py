@@ -6,6 +6,7 @@ import pickle
 import pytest
 import timm
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parameters_to_vector
 
 import scat_zoo
@@ -134,6 +135,37 @@ def test_what_does_not_fit_is_refused(into, loaded):
 def test_other_numbers_of_orientations_are_refused():
     with pytest.raises(RuntimeError, match=r'size mismatch for scattering\.bank\.theta'):
         create(L=4).load_state_dict(learned(parametrization='morlet').state_dict(), strict=False)
+
+
+def test_one_stray_filter_leaves_the_fixed_ones():
+    model = create()
+    stray = {'scattering.bank.phi.level0.hat': learned().state_dict()['scattering.bank.phi.level0.hat']}
+    assert model.load_state_dict({**model.state_dict(), **stray}, strict=False).unexpected_keys == list(stray)
+    assert isinstance(model.scattering.bank, FixedBank)
+    with pytest.raises(RuntimeError, match='Unexpected key'):
+        model.load_state_dict({**model.state_dict(), **stray})
+
+
+@pytest.mark.parametrize('options', [{}, *({'learnable': True, **options} for options in OPTIONS)], ids=str)
+def test_the_filters_given_out_are_copies(options):
+    x = torch.randn(1, 1, 16, 16)
+    stem = create(**options).scattering
+    expected = stem(x)
+    phi, psi = stem.filters()
+    for hat in [*phi, *(hat for levels in psi for hat in levels)]:
+        hat.zero_()
+    assert torch.equal(stem(x), expected)
+    assert torch.equal(create(**options).scattering(x), expected)
+    phi, psi = stem.filters((40, 24)) if not stem.fixed_input_size else stem.filters()
+    assert phi[0].abs().max() > 0.9
+
+
+@pytest.mark.parametrize('options', [{}, {'learnable': True}], ids=str)
+def test_fake_filters_do_not_get_into_real_models(options):
+    with FakeTensorMode():
+        create(img_size=20, **options)
+    stem = create(img_size=20, **options).scattering
+    assert stem(torch.randn(1, 1, 20, 20)).isfinite().all()
 
 
 @pytest.mark.parametrize('state', ['learnable', 'frozen', 'pixelwise', 'loaded', 'random'])
