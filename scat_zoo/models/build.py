@@ -99,7 +99,8 @@ def _with_channels(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str,
     if layer is not None:
         weight = state_dict[f'{layer}.weight']                      # (out, paths * old * places, ...)
         flat = getattr(model.head.global_pool, 'pool_type', '') == 'flat'
-        places = model.head.global_pool.feat_mult() if flat and weight.dim() == 2 else 1
+        # Of the checkpoint: for a model of another grid, loading will say that the sizes differ.
+        places = weight.shape[1] // sum(len(norm) for norm in norms) if flat and weight.dim() == 2 else 1
         spread = weight.reshape(len(weight), -1, old, places, *weight.shape[2:]).sum(2, keepdim=True) / new
         adapted[f'{layer}.weight'] = spread.repeat_interleave(new, dim=2).reshape(len(weight), -1, *weight.shape[2:])
     return adapted

@@ -78,6 +78,13 @@ def test_they_adapt(name):
     assert torch.allclose(frozen(grey), one(grey), atol=1e-3)
 
 
+@pytest.mark.parametrize('name', ['scat_linear.fashion_mnist', 'scat_mlp.fashion_mnist'])
+def test_a_classifier_of_another_grid_is_refused(name):
+    for channels in (1, 3):
+        with pytest.raises(RuntimeError, match='size mismatch for head'):
+            timm.create_model(name, pretrained=True, in_chans=channels, img_size=40)
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_the_enum_of_torchvision(name):
     architecture, _, tag = name.partition('.')
