@@ -88,6 +88,26 @@ def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
     assert 'with other settings' in other.stderr
 
 
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    for options in (SMALL, ['--recipe', 'sample', '--jobs', '1']):
+        output = tmp_path / str(len(options))
+        with subprocess.Popen(command('train', *options, '--output', output), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 240
+            while not (output / '.lock').exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            try:
+                refused = scat_zoo('train', *options, '--output', output, '--resume')
+            finally:
+                process.kill()
+        assert refused.returncode == 2
+        assert f'another process is training in {output}' in refused.stderr
+        assert not refused.stdout
+
+
 def test_predict(whole_run, tmp_path):
     output, _ = whole_run
     image, _target = data.load('sample').test[0]

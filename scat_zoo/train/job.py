@@ -1,12 +1,14 @@
 """The main job: train a model, train it again with frozen filters for comparison, test both, draw the filters."""
+import contextlib
 import copy
 import importlib.util
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+import filelock
 import timm
 import torch
 from timm.optim import get_optimizer_info
@@ -20,6 +22,8 @@ from . import augment, checkpoint, discriminant
 from .data import Data, Prepared, check_channels, load, open_image, with_channels
 from .distributed import rank, wait, world_size
 from .loop import Training, evaluate, fit
+
+LOCK = '.lock'                                              # its name in the output folder
 
 
 def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_name: str, root: Optional[Path],
@@ -54,28 +58,29 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
                 'processes': world_size()}
     if rank() == 0:
         prepare_folder(output, settings, resume)
-        print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val or ())} validation and '
-              f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
     wait()
-
-    start = copy.deepcopy(model)
-    results = {}
-    for name, model in models.items():
-        random_seed(training.seed, rank())
-        history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
-        history += discriminant.finish(
-            model, train_set, val_set, training, device, output / f'{name}-filters.state', f'{name} filters')
-        results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
+    with held(output):
         if rank() == 0:
-            checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
-    if rank() > 0:
-        return
-    if learnable:
-        before, after = start.scattering, models[main].scattering
-        results[main]['filter_change'] = _relative_change(before, after)
-        draw_change(before.filters(), after.filters(), output / 'filters.png')
-    write_json(output / 'results.json', results)
-    _report(results, main, output)
+            print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val or ())} validation and '
+                  f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
+        start = copy.deepcopy(model)
+        results = {}
+        for name, model in models.items():
+            random_seed(training.seed, rank())
+            history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
+            history += discriminant.finish(
+                model, train_set, val_set, training, device, output / f'{name}-filters.state', f'{name} filters')
+            results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
+            if rank() == 0:
+                checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
+        if rank() > 0:
+            return
+        if learnable:
+            before, after = start.scattering, models[main].scattering
+            results[main]['filter_change'] = _relative_change(before, after)
+            draw_change(before.filters(), after.filters(), output / 'filters.png')
+        write_json(output / 'results.json', results)
+        _report(results, main, output)
 
 
 def _report(results: Dict[str, Dict[str, Any]], main: str, output: Path) -> None:
@@ -170,7 +175,7 @@ def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None
         before = read_json(file)
         if before == settings:
             return
-        if any(entry != file for entry in output.iterdir()):
+        if any(entry.name not in (file.name, LOCK) for entry in output.iterdir()):
             raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, settings)}')
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(f'{output} is not empty and holds no run; choose another --output')
@@ -179,6 +184,27 @@ def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None
         write_json(file, settings)
     except OSError as error:
         raise ValueError(f'cannot write to {output}: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def held(output: Path) -> Iterator[None]:
+    """Keep other processes from training into this folder; under torchrun, the first process does.
+
+    Raises:
+        ValueError: if another is at it.
+    """
+    if rank() > 0:
+        yield
+        return
+    lock = filelock.FileLock(output / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> str:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import augment, checkpoint, discriminant
 from .data import Data, Prepared, few, load, split
-from .job import create, prepare_folder, read_json, write_json
+from .job import create, held, prepare_folder, read_json, write_json
 from .loop import evaluate, fit
 from .recipes import RECIPES, Arm, Average, Recipe
 
@@ -74,10 +74,11 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
         settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
                     **run._asdict(), **asdict(_sized(recipe, run))}
         prepare_folder(output / run.name(), settings, resume)
-    print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
     averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
-    _run_all([run for run in runs if run not in averages], name, source, output, jobs, device)
-    _run_all(averages, name, source, output, jobs, device)
+    with held(output):
+        print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
+        _run_all([run for run in runs if run not in averages], name, source, output, jobs, device)
+        _run_all(averages, name, source, output, jobs, device)
     results = [{key: value for key, value in read_json(output / run.name() / 'results.json').items()
                 if key != 'history'} for run in runs]
     write_json(output / 'results.json', results)
