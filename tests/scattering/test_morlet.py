@@ -54,8 +54,8 @@ def test_littlewood_paley_sum_of_the_fixed_bank(J):
 
 @pytest.mark.parametrize('side', [224, 1024])
 def test_bank_builds_fast(side):
-    # Measured in Fourier transforms of as many maps, as machines differ and others use them too: 4 to 6 such, where
-    # kymatio's 4 to 7 s and 94 s are above 200.
+    # Measured in Fourier transforms of as many maps, as machines differ and others use them too: 4 to 6 such;
+    # kymatio takes hundreds.
     size = geometry.padded_size(side, side, 3)
     maps = torch.zeros(25, *size, dtype=torch.complex128)
 
