@@ -25,7 +25,8 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
 
     They serve in float32 and float64 on a CPU and on a GPU, for filters of at most 1/2 GiB in weights (8 numbers for
     each of a filter: 1024 x 1024 images with J = 5 are beyond). TorchScript, traces, exports, the transforms of
-    torch.func, double backward and vectorised Jacobians take the plain way. To `torch.compile` the whole is one operator.
+    torch.func, double backward and vectorised Jacobians take the plain way. To `torch.compile` the whole is one
+    operator.
     """
     return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
 
