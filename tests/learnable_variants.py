@@ -14,6 +14,7 @@ FIXED = {'input_size': (3, 64, 64), 'fixed_input_size': True}
 default_cfgs = generate_default_cfgs({
     'scat_linear_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
     'scat_mlp_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
+    'scat_tiny_learnable': generic_cfg(**FIXED, pool_size=(16, 16)),
     'scat_resnet_learnable': generic_cfg(**FIXED, pool_size=(8, 8)),
     'scat_resnet18_learnable': generic_cfg(**FIXED, pool_size=(2, 2)),
 })
@@ -32,6 +33,11 @@ def scat_linear_learnable(pretrained=False, **kwargs):
 @register_model
 def scat_mlp_learnable(pretrained=False, **kwargs):
     return _learnable('scat_mlp', pretrained, **kwargs)
+
+
+@register_model
+def scat_tiny_learnable(pretrained=False, **kwargs):
+    return _learnable('scat_tiny', pretrained, **kwargs)
 
 
 @register_model
