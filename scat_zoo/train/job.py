@@ -196,9 +196,9 @@ def held(output: Path) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    lock = filelock.FileLock(output / LOCK, blocking=False)
+    lock = filelock.FileLock(output / LOCK)
     try:
-        lock.acquire()
+        lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
     try:
