@@ -3,7 +3,7 @@ import gzip
 import math
 import struct
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
+from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder, VisionDataset
 
 SAMPLE = Path(__file__).parent / 'sample'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')          # where Debian's package dataset-fashion-mnist puts it
@@ -115,13 +115,22 @@ def _fashion_mnist(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
         raise FileNotFoundError(
             f'no Fashion-MNIST in {DEBIAN}: install the Debian package dataset-fashion-mnist, or give --root FOLDER '
             'and torchvision downloads it there')
-    return FashionMNIST(root, train=True, download=True), FashionMNIST(root, train=False, download=True)
+    return _downloaded(FashionMNIST, root)
 
 
 def _cifar10(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
     if root is None:
         raise FileNotFoundError('CIFAR-10 needs --root FOLDER, where it lies or torchvision downloads it to')
-    return CIFAR10(root, train=True, download=True), CIFAR10(root, train=False, download=True)
+    return _downloaded(CIFAR10, root)
+
+
+def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[Dataset, Dataset]:
+    try:
+        return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
+    except (RuntimeError, OSError) as error:
+        reason = ' '.join(str(error).split())
+        raise FileNotFoundError(f'no {dataset.__name__} in {root}, and torchvision could not download it there: '
+                                f'{reason}') from error
 
 
 def _image_folder(root: Path, val_fraction: float, seed: int) -> Data:

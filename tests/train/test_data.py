@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import CIFAR10, FashionMNIST
 
 from scat_zoo.train import data, make_sample
 
@@ -82,6 +82,16 @@ def test_fashion_mnist_from_idx_files_and_from_torchvision(tmp_path):
     (ours_image, ours_target), (image, target) = d.test[5], theirs.test[5]
     assert np.array_equal(np.asarray(ours_image), np.asarray(image))
     assert ours_target == target
+
+
+def test_a_download_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(FashionMNIST, 'mirrors', ['http://127.0.0.1:1/'])       # where nobody listens
+    monkeypatch.setattr(CIFAR10, 'url', 'http://127.0.0.1:1/')
+    for name, called in (('fashion-mnist', 'FashionMNIST'), ('cifar10', 'CIFAR10')):
+        with pytest.raises(FileNotFoundError, match='torchvision could not download it there') as caught:
+            data.load(name, tmp_path)
+        assert str(caught.value).startswith(f'no {called} in {tmp_path}, ')
+        assert '\n' not in str(caught.value)
 
 
 def test_image_folder(folder):
