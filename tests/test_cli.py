@@ -89,20 +89,22 @@ def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
 
 
 def test_one_process_at_a_time_in_a_folder(tmp_path):
-    for options in (SMALL, ['--recipe', 'sample', '--jobs', '1']):
+    for options, other in ((SMALL, ['--lr', '0.5']), (['--recipe', 'sample', '--jobs', '1'], ['--select'])):
         output = tmp_path / str(len(options))
         with subprocess.Popen(command('train', *options, '--output', output), stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 240
-            while not (output / '.lock').exists():
+            while not list(output.rglob('settings.json')):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             process.send_signal(signal.SIGSTOP)
+            settings = {file: file.read_text() for file in output.rglob('settings.json')}
             try:
-                refused = scat_zoo('train', *options, '--output', output, '--resume')
+                refused = scat_zoo('train', *options, *other, '--output', output, '--resume')
             finally:
                 process.kill()
+        assert {file: file.read_text() for file in output.rglob('settings.json')} == settings
         assert refused.returncode == 2
         assert f'another process is training in {output}' in refused.stderr
         assert not refused.stdout

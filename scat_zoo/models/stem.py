@@ -202,10 +202,11 @@ class ScatteringStem(nn.Module):
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         keys = {key.removeprefix(f'{prefix}bank.') for key in state_dict if key.startswith(f'{prefix}bank.')}
         if isinstance(self.bank, FixedBank) and keys:
-            parametrization = 'pixelwise'
+            parametrization, nonexpansive = 'pixelwise', False
             if 'theta' in keys:
                 parametrization = 'equivariant' if state_dict[f'{prefix}bank.theta'].dim() == 1 else 'morlet'
-            stored = self._bank_like_fixed(parametrization, learnable=False, nonexpansive='limit' in keys)
+                nonexpansive = 'limit' in keys
+            stored = self._bank_like_fixed(parametrization, learnable=False, nonexpansive=nonexpansive)
             # Where others come, loading will say what is unexpected, and these filters stay what they are.
             if keys == set(stored.state_dict()):
                 self.bank = stored

@@ -23,7 +23,7 @@ from .data import Data, Prepared, check_channels, load, open_image, with_channel
 from .distributed import rank, wait, world_size
 from .loop import Training, evaluate, fit
 
-LOCK = '.lock'                                              # its name in the output folder
+LOCK = '.lock'                  # in the output folder; see `held`
 
 
 def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_name: str, root: Optional[Path],
@@ -57,12 +57,13 @@ def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_n
                 'root': str(root), 'val_fraction': val_fraction, 'training': asdict(training),
                 'processes': world_size()}
     if rank() == 0:
-        prepare_folder(output, settings, resume)
-    wait()
+        check_folder(output, settings, resume)
     with held(output):
         if rank() == 0:
+            write_json(output / 'settings.json', settings)
             print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val or ())} validation and '
                   f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
+        wait()
         start = copy.deepcopy(model)
         results = {}
         for name, model in models.items():
@@ -162,45 +163,42 @@ def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     return ((b - a).norm() / a.norm()).item()
 
 
-def prepare_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
-    """Make the output folder, or check that the run in it is the one to resume.
+def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
+    """Refuse an output folder that holds anything but the run to resume.
 
     A run that saved nothing, since it failed in its first epoch, may begin anew with other settings.
     """
     file = output / 'settings.json'
-    settings = json.loads(json.dumps(settings))
-    if file.exists():
-        if not resume:
-            raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
-        before = read_json(file)
-        if before == settings:
-            return
-        if any(entry.name not in (file.name, LOCK) for entry in output.iterdir()):
-            raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, settings)}')
-    elif output.is_dir() and any(output.iterdir()):
-        raise ValueError(f'{output} is not empty and holds no run; choose another --output')
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(file, settings)
-    except OSError as error:
-        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
+    others = output.is_dir() and any(entry.name not in (file.name, LOCK) for entry in output.iterdir())
+    if not file.exists():
+        if others:
+            raise ValueError(f'{output} is not empty and holds no run; choose another --output')
+        return
+    if not resume:
+        raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
+    before, now = read_json(file), json.loads(json.dumps(settings))
+    if others and before != now:
+        raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, now)}')
 
 
 @contextlib.contextmanager
 def held(output: Path) -> Iterator[None]:
-    """Keep other processes from training into this folder; under torchrun, the first process does.
+    """Make the output folder, and keep other processes from training into it; under torchrun, the first process does.
 
     Raises:
-        ValueError: if another is at it.
+        ValueError: if another is at it, or it cannot be made.
     """
     if rank() > 0:
         yield
         return
     lock = filelock.FileLock(output / LOCK)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
+    except OSError as error:
+        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
     try:
         yield
     finally:

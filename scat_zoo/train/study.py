@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import augment, checkpoint, discriminant
 from .data import Data, Prepared, few, load, split
-from .job import create, held, prepare_folder, read_json, write_json
+from .job import check_folder, create, held, read_json, write_json
 from .loop import evaluate, fit
 from .recipes import RECIPES, Arm, Average, Recipe
 
@@ -70,12 +70,15 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
         if size is not None:
             few(loaded.train, size, seed=0)                     # refuses data that have fewer
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
+    settings = {run: {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
+                      **run._asdict(), **asdict(_sized(recipe, run))} for run in runs}
     for run in runs:
-        settings = {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
-                    **run._asdict(), **asdict(_sized(recipe, run))}
-        prepare_folder(output / run.name(), settings, resume)
+        check_folder(output / run.name(), settings[run], resume)
     averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
     with held(output):
+        for run in runs:
+            (output / run.name()).mkdir(exist_ok=True)
+            write_json(output / run.name() / 'settings.json', settings[run])
         print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
         _run_all([run for run in runs if run not in averages], name, source, output, jobs, device)
         _run_all(averages, name, source, output, jobs, device)
