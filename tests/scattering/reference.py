@@ -1,4 +1,4 @@
-"""kymatio 0.3.0's transform, for comparison; building its filters takes seconds, so each is built once."""
+"""What to compare with: kymatio 0.3.0's transform, whose filters take seconds and are built once, and the plain way."""
 import copy
 import functools
 
@@ -6,7 +6,8 @@ import torch
 from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D as Kymatio
 from torch import nn
 
-from scat_zoo.scattering import geometry
+from scat_zoo.scattering import fast, geometry, transform
+from scat_zoo.scattering.banks import PixelwiseBank
 
 
 @functools.cache
@@ -58,3 +59,24 @@ def error_by_order(actual, expected, J, L, max_order):
         a, e = actual[..., channels, :, :].double(), expected[..., channels, :, :].double()
         result.append(((a - e).abs().max().item(), e.abs().max().item()))
     return result
+
+
+def bank(size, J, L, perturbed, max_order=2):
+    filters = PixelwiseBank(J, L, size, dtype=torch.float64)
+    filters.set_max_order(max_order)
+    return perturb(filters) if perturbed else filters
+
+
+def images(size, count=5, seed=0):
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def both_ways(x, filters, J, max_order, gradients_to):
+    """(coefficients, gradients) the fast way and the plain one."""
+    results = []
+    for way in (fast, transform):
+        s = way.scattering2d(x, *filters(x), J, max_order, False)
+        generator = torch.Generator().manual_seed(1)
+        loss = (s * torch.randn(s.shape, generator=generator, dtype=s.dtype)).sum()
+        results.append((s, torch.autograd.grad(loss, gradients_to) if gradients_to else ()))
+    return results
