@@ -15,7 +15,7 @@ RECORDED = sorted((DOCS / 'results').glob('*.json'))
 SINGLE = [file for file in RECORDED if (RECIPES[file.stem].seeds, RECIPES[file.stem].per_class) == ((0,), (None,))]
 
 
-@pytest.mark.parametrize('file', sorted({*RECORDED} - {*SINGLE}), ids=lambda file: file.stem)
+@pytest.mark.parametrize('file', [file for file in RECORDED if file not in SINGLE], ids=lambda file: file.stem)
 def test_a_table_is_what_the_runs_recorded(file):
     recipe, results = RECIPES[file.stem], json.loads(file.read_text())
     arms = [arm for arm in recipe.arms if any(r['arm'] == arm for r in results)]
@@ -40,6 +40,21 @@ def test_a_row_is_what_two_runs_recorded(file):
            f'| {learned["accuracy"]:.2f} % ({learned["arm"]}, '
            f'{learned["learned_numbers"] - fixed["learned_numbers"]:,} numbers more) |')
     assert row in (DOCS.parent / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(('files', 'first', 'arm', 'sizes'), [
+    (['fashion-few', 'fashion-few-cnn'], 'resnet18', 'fixed', [10, 50, 100]),
+    (['textures'], 'pixelwise', 'morlet', [20, 5]),
+    (['textures'], 'morlet', 'equivariant', [20]),
+])
+def test_differences_between_other_arms(files, first, arm, sizes):
+    results = [r for name in files for r in json.loads((DOCS / 'results' / f'{name}.json').read_text())]
+    row = tabulate(results, [first, arm], sizes).splitlines()[-1]
+    page = ' '.join((DOCS / 'when-to-learn.md').read_text().split())
+    differences = re.findall(r'[+-]\d+\.\d+ \([^)]*\)', row)
+    assert len(differences) == len(sizes)
+    for difference in differences:
+        assert difference in page
 
 
 def test_the_readme_repeats_these_tables():
