@@ -20,13 +20,11 @@ def tensors(dataset, mean, std):
     return normalize(pixels, mean, std), torch.tensor(classes)
 
 
-def fit_norm(backbone, images, passes=30):
-    """Show the images to the norms: their running statistics come from batches and not from a gradient."""
+def fit_norm(backbone, images):
+    """Show the images to the norms: their running statistics come from what they see and not from a gradient."""
     scattering = torch.cat([backbone.scattering(batch) for batch in images.split(100)])
     backbone.norm.train()
-    for _ in range(passes):
-        for batch in scattering.split(100):
-            backbone.norm(batch)
+    backbone.norm(scattering)
     backbone.norm.eval()
 
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
+from .norms import BatchNorm, share_of_batch
+
 
 class OrderNorm(nn.Module):
     """Log compression and batch normalisation of the channels of one order, put behind the normalised lower orders.
@@ -30,7 +32,7 @@ class OrderNorm(nn.Module):
             self.register_buffer('running_mean', torch.ones(stop - start, device=device, dtype=dtype))
         else:
             self.register_buffer('running_mean', None)
-        self.norm = nn.BatchNorm2d(stop - start, device=device, dtype=dtype)
+        self.norm = BatchNorm(stop - start, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """The running means at their start; the batch normalisation has a method of its own."""
@@ -41,22 +43,32 @@ class OrderNorm(nn.Module):
         # (B, all channels, h, w), (B, start, h, w) -> (B, stop, h, w)
         x = scattering[:, self.start:self.stop]
         if self.running_mean is not None:
-            x = log_compression(x, self.running_mean, self.training, self.log_floor)
+            steps: Optional[Tensor] = None
+            momentum: Optional[float] = None
+            # Where the norm is held (its eval mode, or timm's frozen norm, which counts nothing) the mean is held too.
+            if self.norm.training and hasattr(self.norm, 'num_batches_tracked'):
+                steps, momentum = self.norm.num_batches_tracked, self.norm.momentum
+            x = log_compression(x, self.running_mean, steps, momentum, self.log_floor)
         return torch.cat([lower, self.norm(x)], dim=1)
 
 
 @torch.fx.wrap
-def log_compression(x: Tensor, running_mean: Tensor, training: bool, floor: float) -> Tensor:
+def log_compression(x: Tensor, running_mean: Tensor, steps: Optional[Tensor], momentum: Optional[float],
+                    floor: float) -> Tensor:
     """log(x / m + floor) of (B, C, h, w); m is each channel's mean in the batch while training, else the running one.
 
     The mean sets the scale of the compression, and no gradient flows through it.
 
     One node in a traced graph, or the update of the running mean would be taken for dead code.
+
+    Args:
+        steps: number of batches that the running mean has seen, or None for one that stays as it is and is used.
+        momentum: as for `norms.batch_norm`.
     """
     mean = running_mean
-    if training:
+    if steps is not None:
         mean = x.detach().mean(dim=[0, 2, 3])
-        running_mean.lerp_(mean.to(running_mean.dtype), 0.1)
+        running_mean.lerp_(mean.to(running_mean.dtype), share_of_batch(steps, momentum, running_mean))
     # The smallest mean allowed only matters on blank images, whose coefficients are all zero.
     return torch.log(x.clamp(min=0) / mean.clamp(min=1e-6).reshape(1, -1, 1, 1) + floor)
 

@@ -15,6 +15,7 @@ from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg
 from .freezing import Freezing
 from .heads import ScatteringHead, ScatteringNorm
+from .norms import BatchNorm, batch_norm_act
 from .stem import ScatteringStem
 from .upstream import DepthwiseSeparableConv, feature_take_indices, register_model
 
@@ -100,7 +101,8 @@ class ScatResNet(Freezing):
         self.norm = ScatteringNorm(orders, log_floor, **dd)
         width, stride, dilation = channels[0], 2 ** J, 1
         self.feature_info = [dict(num_chs=sum(orders), reduction=stride, module='norm')]
-        self.conv_reduce = ConvNormAct(sum(orders), width, kernel_size=reduce_size, **dd)
+        self.conv_reduce = ConvNormAct(
+            sum(orders), width, kernel_size=reduce_size, norm_layer=batch_norm_act, **dd)
 
         drop_paths = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         stages = []
@@ -240,11 +242,12 @@ def _basic_stage(in_width: int, width: int, stride: int, first_dilation: int, di
     for i, rate in enumerate(drop_paths):
         downsample = None
         if i == 0 and (stride > 1 or in_width != width):
-            downsample = downsample_conv(in_width, width, kernel_size=1, stride=stride, **dd)
+            downsample = downsample_conv(
+                in_width, width, kernel_size=1, stride=stride, norm_layer=BatchNorm, **dd)
         blocks.append(BasicBlock(
             in_width if i == 0 else width, width, stride if i == 0 else 1, downsample, dilation=dilation,
-            first_dilation=first_dilation if i == 0 else dilation, drop_path=DropPath(rate) if rate > 0 else None,
-            **dd))
+            first_dilation=first_dilation if i == 0 else dilation, norm_layer=BatchNorm,
+            drop_path=DropPath(rate) if rate > 0 else None, **dd))
     return nn.Sequential(*blocks)
 
 
@@ -254,7 +257,8 @@ def _separable_stage(in_width: int, width: int, stride: int, first_dilation: int
     """Blocks of a depthwise 3x3 and a 1x1 convolution, the first of which changes width and stride."""
     return nn.Sequential(*(DepthwiseSeparableConv(
         in_width if i == 0 else width, width, stride=stride if i == 0 else 1,
-        dilation=first_dilation if i == 0 else dilation, drop_path_rate=rate, device=device, dtype=dtype)
+        dilation=first_dilation if i == 0 else dilation, norm_layer=batch_norm_act, drop_path_rate=rate,
+        device=device, dtype=dtype)
         for i, rate in enumerate(drop_paths)))
 
 

@@ -24,13 +24,18 @@ def test_order_norms_put_one_order_behind_the_other():
 
 def test_log_compression_is_relative_to_the_mean():
     x = torch.rand(4, 2, 3, 3) + 0.1
-    running = torch.ones(2)
-    y = log_compression(x, running, True, 0.1)
+    running, mean = torch.ones(2), x.mean((0, 2, 3))
+    y = log_compression(x, running, torch.tensor(0), 0.1, 0.1)
     assert torch.allclose(y, torch.log(x / x.mean((0, 2, 3), keepdim=True) + 0.1))
-    assert torch.allclose(running, 0.9 + 0.1 * x.mean((0, 2, 3)))
+    assert torch.allclose(running, mean)                            # the first batch's own
+    assert torch.allclose(log_compression(3 * x, running, torch.tensor(1), 0.1, 0.1), y, atol=1e-5)
+    assert torch.allclose(running, 2 * mean)                        # the average of two
     # So the scale of the input does not matter, while training.
-    assert torch.allclose(log_compression(1000 * x, running, True, 0.1), y, atol=1e-5)
-    assert torch.allclose(log_compression(x, torch.tensor([2., 4.]), False, 0.1)[:, 1], torch.log(x[:, 1] / 4 + 0.1))
+    assert torch.allclose(log_compression(1002 * x, running, torch.tensor(99), 0.1, 0.1), y, atol=1e-5)
+    assert torch.allclose(running, 102 * mean)                      # moved by a tenth
+    held = torch.tensor([2., 4.])
+    assert torch.allclose(log_compression(x, held, None, None, 0.1)[:, 1], torch.log(x[:, 1] / 4 + 0.1))
+    assert held.tolist() == [2, 4]
 
 
 def test_flat_pool_is_flatten_at_its_own_grid():
