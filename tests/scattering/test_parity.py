@@ -54,12 +54,15 @@ def test_float64_with_the_same_filters(J, shape, L, perturbed):
 
 
 @pytest.mark.parametrize('learnable', [False, True])
-@pytest.mark.parametrize(('J', 'shape'), [(1, (28, 28)), (2, (32, 32)), (3, (33, 47)), (4, (16, 16))])
+@pytest.mark.parametrize(('J', 'shape'), [
+    (1, (28, 28)), (2, (32, 32)), (3, (33, 47)), (3, (64, 48)), (4, (16, 16)), (4, (64, 48)), (5, (64, 48))])
 def test_perturbed_filters_in_float32(J, shape, learnable):
-    theirs = perturb(kymatio(J, shape))
-    ours = ScatteringTorch2D(J, shape, learnable=learnable)
-    ours.load_state_dict(theirs.state_dict())
-    check_float32(ours, theirs, image(shape), J, 8, 2)
+    """Of several draws: long sums in float32 pass by luck of one, and differ between processors."""
+    for seed in range(5):
+        theirs = perturb(kymatio(J, shape), seed)
+        ours = ScatteringTorch2D(J, shape, learnable=learnable)
+        ours.load_state_dict(theirs.state_dict())
+        check_float32(ours, theirs, image(shape, seed=seed), J, 8, 2)
 
 
 @pytest.mark.parametrize('learnable', [False, True])
