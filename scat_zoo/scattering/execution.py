@@ -65,8 +65,7 @@ def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complet
         complete: with the weights that are too small to matter in a forward pass; a backward pass needs them.
     """
     def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, *args: int) -> Any:
-        # On a GPU a comparison of values would wait for it, and take longer than the weights.
-        if need or hat.device.type != 'cpu':
+        if need:
             return function(hat.detach(), *args)
         return memory.get(fixed, hat.detach(), *args)
 
@@ -103,7 +102,7 @@ class Spare(threading.local):
                                                            for t in arrays)]
         self.arrays, fitting = [], fitting[:programs] + [[] for _ in range(programs - len(fitting))]
         yield fitting
-        if like.device.type == 'cpu' and sum(t.nbytes for arrays in fitting for t in arrays) <= SPARED:
+        if sum(t.nbytes for arrays in fitting for t in arrays) <= SPARED:
             self.arrays = fitting
 
 
@@ -116,7 +115,7 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
     As many threads as torch uses have a share of the chunks each: one product is too small to keep several processors
     busy. What is prepared is Python's own work, of which threads do one at a time, so it comes before.
     """
-    threads = max(1, min(torch.get_num_threads(), len(chunks))) if like.device.type == 'cpu' else 1
+    threads = max(1, min(torch.get_num_threads(), len(chunks)))
     inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
     with spare.borrowed(like, threads) as arrays:
         shares = [chunks[i::threads] for i in range(threads)]
@@ -155,7 +154,7 @@ def forward(x: Tensor, k: Constants, g: Plan, remembered: bool) -> List[Tensor]:
     purpose = g, x.dtype, torch.is_inference_mode_enabled(), *(id(constant) for constant in _in_a_row(k))
 
     def prepare(share: int, arrays: List[Tensor], images: Tensor, *into: Tensor) -> Callable[..., None]:
-        alone, key = remembered and len(chunks) == 1 and x.device.type == 'cpu', (images.shape, *purpose)
+        alone, key = remembered and len(chunks) == 1, (images.shape, *purpose)
         if alone and key in spare.forward:
             return spare.forward[key][1]
         columns, results, program = _maps_last(images), [_maps_last(out) for out in into], Program(x, arrays)
@@ -228,9 +227,8 @@ def outputs(x: Tensor, g: Plan) -> List[Tensor]:
 
 
 def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
-    """A few maps at a time on a CPU, all at once elsewhere; no chunk of no maps."""
-    size = cascade.maps_at_a_time(g) if tensors[0].device.type == 'cpu' else len(tensors[0])
-    return list(zip(*(t.split(size) for t in tensors))) if len(tensors[0]) > 0 else []
+    """A few maps at a time; no chunk of no maps."""
+    return list(zip(*(t.split(cascade.maps_at_a_time(g)) for t in tensors))) if len(tensors[0]) > 0 else []
 
 
 def _maps_last(t: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, 
                  pre_pad: bool) -> Tensor:
     """`transform.scattering2d`, by matrix products wherever they serve.
 
-    They serve in float32 and float64 on a CPU and on a GPU, for filters of at most 1/2 GiB in weights (8 numbers for
-    each of a filter: 1024 x 1024 images with J = 5 are beyond). TorchScript, traces, exports, the transforms of
-    torch.func, double backward and vectorised Jacobians take the plain way. To `torch.compile` the whole is one
-    operator.
+    They serve in float32 and float64 on a CPU, for filters of at most 1/2 GiB in weights (8 numbers for each of a
+    filter: 1024 x 1024 images with J = 5 are beyond). A GPU takes longer to launch a thousand small products than to
+    do all of the plain way (measured: `benchmarks/gpu.sh`). TorchScript, traces, exports, the transforms of torch.func,
+    double backward and vectorised Jacobians take the plain way too. To `torch.compile` the whole is one operator.
     """
     return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
 
@@ -56,7 +56,7 @@ def _by_products(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], sc
 
 def _serves(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]]) -> bool:
     filters = [hat for levels in phi + psi for hat in levels]
-    if torch.jit.is_tracing() or x.device.type not in ('cpu', 'cuda') or not x.is_floating_point():
+    if torch.jit.is_tracing() or x.device.type != 'cpu' or not x.is_floating_point():
         return False
     if any(hat.device != x.device or hat.dtype.itemsize > max(x.dtype.itemsize, 4) for hat in filters):
         return False
