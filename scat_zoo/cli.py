@@ -2,12 +2,13 @@
 import argparse
 import dataclasses
 import functools
+import io
 import math
 import os
 import runpy
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple, Union
 
 import timm
 import torch
@@ -16,9 +17,12 @@ from timm.utils.distributed import init_distributed_device_so
 from torch import distributed
 
 from . import __version__
-from .train import filters, job, study
+from .train import filters, job, metrics, predict, study
 from .train.augment import NAMES as AUGMENTATIONS
+from .train.choices import VALIDATED
 from .train.loop import Training
+from .train.recipes import RECIPES
+from .train.run_folder import write_json
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -27,8 +31,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.command is _run:                            # the script's errors are its own
         _run(args)
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')       # names need not be signs that the terminal knows
     try:
         args.command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:                             # as `| head` does: end as SIGPIPE would, without a word
+        predict.discard_stdout()
+        return 128 + 13
     except KeyboardInterrupt:
         resumes = args.command is _train
         print('stopped' + '; the same command with --resume goes on from there' * resumes, file=sys.stderr)
@@ -46,59 +56,87 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         'train', help='train a model on images', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description='Train a model, and once more with frozen filters for comparison; test both; write checkpoints and '
-                    'a picture of the filters. Ctrl-C stops after the running step, --resume goes on from there.')
+        description='Train a model on images, test it, and write a checkpoint, the figures, a log and a picture of the '
+                    'filters. What is not asked for follows from the images, and is printed with the reason: size, '
+                    'features, classifier, and whether gradients train classifier and filters, which they do if '
+                    'validation says that it helps. Ctrl-C stops after the running step, --resume goes on from there.')
     train.set_defaults(command=_train, parser=train)
-    train.add_argument('--recipe', help='run one of the recipes behind the tables of results: all its models and seeds')
+    train.add_argument('--recipe', help='run a recipe behind the tables of results, all its models and seeds, on its '
+                                        f'own data or on --data FOLDER: {", ".join(RECIPES)}')
     train.add_argument('--select', action='store_true',
                        help='of a recipe: hold training images out, validate on them, and read no test image')
     train.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='of a recipe: which models (default: all)')
     train.add_argument('--jobs', type=_positive, default=1 if torch.cuda.is_available() else os.cpu_count(),
                        help='of a recipe: models trained at a time')
     train.add_argument('--model', default='scat_linear', help='name of a registered model')
-    train.add_argument('--learnable', action=argparse.BooleanOptionalAction, default=True, help='learn the filters')
+    train.add_argument('--learnable', action=argparse.BooleanOptionalAction,
+                       help='learn the filters, or keep them fixed (default: learn if validation says that it helps)')
     train.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
                        help='keywords for the model, such as J=3')
-    train.add_argument('--img-size', type=_positive, help="image side (default: the data's own, 64 for folders)")
-    train.add_argument('--in-chans', type=_positive, help="image channels, 1 or 3 (default: the data's own)")
+    train.add_argument('--img-size', type=_size, metavar='S|HxW',
+                       help="image side, or height and width such as 48x80 (default: the data's own)")
+    train.add_argument('--from', dest='start', metavar='NAME.TAG|CHECKPOINT',
+                       help='start from weights that come with the package, or the folder of a checkpoint or a run')
+    train.add_argument('--in-chans', type=_positive, help="image channels (default: the data's own)")
     train.add_argument('--data', default='sample', help="'sample' (built in), 'fashion-mnist', 'cifar10', or a folder "
-                                                        "with train and test images by class")
+                                                        "with train and test images by class, or with images by class")
     train.add_argument('--root', type=Path,
                        help='folder of Fashion-MNIST, if not that of the Debian package, or of CIFAR-10')
-    train.add_argument('--val-fraction', type=_number, default=0.1, help='part of the training images for validation')
-    train.add_argument('--augment', nargs='?', const='timm', default='none', choices=AUGMENTATIONS,
-                       help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
-    train.add_argument('--epochs', type=_positive, default=40)
-    train.add_argument('--batch-size', type=_positive, default=32)
-    train.add_argument('--opt', default='adamw', help="one of timm's optimisers")
-    train.add_argument('--lr', type=_number, default=1e-3, help='peak learning rate of all but the filters')
-    train.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
-    train.add_argument('--weight-decay', type=_number, default=0.05, help='of all but filters, norms and biases')
-    train.add_argument('--warmup-epochs', type=_natural, default=1)
-    train.add_argument('--label-smoothing', type=_number, default=0.2)
-    train.add_argument('--lda', type=_natural, default=0, metavar='N',
-                       help='at the end, replace the classifier by linear discriminant analysis of the features in N '
-                            'passes over the (augmented) images; 0 for not')
-    train.add_argument('--lda-epochs', type=_natural, default=0, metavar='N',
-                       help='before that, train learned filters alone for N epochs, through such a classifier')
-    train.add_argument('--amp', action='store_true', help="compute in bfloat16 where torch's autocast does")
+    train.add_argument('--test-fraction', type=_number, default=0.2,
+                       help='part of the images of a folder without a split to test on')
+    train.add_argument('--skip-broken', action='store_true', help='leave out images of a folder that cannot be read')
+    train.add_argument('--val-fraction', type=_number, help='part of the training images for validation (default: 0.1, '
+                                                            f'none of fewer than {10 * VALIDATED:,} images)')
+    train.add_argument('--class-weights', choices=('none', 'balanced'), default='none',
+                       help='balanced: images of rare classes weigh more, so that all classes weigh alike')
+    gradients = train.add_argument_group(
+        'training by gradients', 'Any of these asks for it, and keeps what it gives; their defaults follow from the '
+                                 'number of images. Without, it is kept only if validation says that it helps.')
+    gradients.add_argument('--augment', nargs='?', const='timm', choices=AUGMENTATIONS,
+                           help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
+    gradients.add_argument('--epochs', type=_positive)
+    gradients.add_argument('--batch-size', type=_positive)
+    gradients.add_argument('--opt', help="one of timm's optimisers (default: adamw)")
+    gradients.add_argument('--lr', type=_number, help='peak learning rate of all but the filters')
+    gradients.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
+    gradients.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
+    gradients.add_argument('--warmup-epochs', type=_natural, help='(default: 1)')
+    gradients.add_argument('--label-smoothing', type=_number)
+    gradients.add_argument('--lda', type=_natural, metavar='N',
+                           help='at the end, replace the classifier by linear discriminant analysis of the features in '
+                                'N passes over the (augmented) images')
+    gradients.add_argument('--lda-epochs', type=_natural, metavar='N',
+                           help='before that, train learned filters alone for N epochs, through such a classifier')
+    gradients.add_argument('--amp', action='store_true', default=None,
+                           help="compute in bfloat16 where torch's autocast does")
     train.add_argument('--seed', type=int, default=0)
     train.add_argument('--workers', type=_natural, default=0, help='processes that load images')
     train.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
     train.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
     train.add_argument('--resume', action='store_true', help='continue the run in --output')
 
-    predict = commands.add_parser('predict', help='classify images with a checkpoint, or shipped weights')
-    predict.set_defaults(command=_predict)
-    predict.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
-    predict.add_argument('images', type=Path, nargs='+', metavar='IMAGE')
-    predict.add_argument('--topk', type=_positive, default=3)
+    classify = commands.add_parser(
+        'predict', help='classify images with a checkpoint, or shipped weights',
+        description='Print the likeliest classes of each image. What cannot be read costs only itself: its error is '
+                    'printed, the others go on, and the exit code is 2.')
+    classify.set_defaults(command=_predict)
+    classify.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                          help="such as scat_linear.fashion_mnist, or the folder of a run or a checkpoint")
+    classify.add_argument('paths', type=Path, nargs='+', metavar='PATH',
+                          help='images, and folders, whose images are found in all folders within')
+    classify.add_argument('--topk', type=_positive, default=3, help='how many classes (default: 3)')
+    classify.add_argument('--csv', type=_file, metavar='FILE',
+                          help='write a table too: path, classes and probabilities from 0 to 1, error')
+    classify.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
 
     test = commands.add_parser('test', help='test a checkpoint, or weights that come with the package')
     test.set_defaults(command=_test)
     test.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
     test.add_argument('--data', default='sample', help='as for train (default: sample)')
     test.add_argument('--root', type=Path, help='as for train')
+    test.add_argument('--test-fraction', type=_number, default=0.2, help='as for train (default: 0.2)')
+    test.add_argument('--skip-broken', action='store_true', help='as for train')
+    test.add_argument('--json', type=_file, metavar='FILE', help='write the figures there too, as JSON')
     test.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
 
     show = commands.add_parser(
@@ -131,14 +169,18 @@ def _train(args: argparse.Namespace) -> None:
     for name in ('select', 'arms', 'jobs'):
         if getattr(args, name) != args.parser.get_default(name):
             raise ValueError(f'--{name} is an option of recipes: it needs --recipe NAME')
-    training = Training(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Training)})
-    kwargs = {'img_size': args.img_size, 'in_chans': args.in_chans}
-    kwargs = {key: value for key, value in kwargs.items() if value is not None} | args.model_kwargs
+    training = {field.name: getattr(args, field.name) for field in dataclasses.fields(Training)}
+    kwargs = {} if args.in_chans is None else {'in_chans': args.in_chans}
+    if args.start and args.model != args.parser.get_default('model'):
+        raise ValueError(f'{args.start} tells its own model: leave --model out')
+    asked = job.Job(
+        args.output or Path('runs') / (Path(args.start).name if args.start else args.model), args.model, args.learnable,
+        kwargs | args.model_kwargs, args.start, args.data, args.root, args.val_fraction, args.test_fraction,
+        args.skip_broken, args.img_size, {key: value for key, value in training.items() if value is not None},
+        args.resume)
     device = torch.device(init_distributed_device_so(device=str(args.device))['device'])
     try:
-        job.train(
-            args.model, args.learnable, kwargs, args.data, args.root, args.val_fraction, training,
-            args.output or Path('runs') / args.model, args.resume, device)
+        job.train(asked, device)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
@@ -155,15 +197,14 @@ def _train_recipe(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    for path, classes in job.predict(args.model, args.images, args.topk):
-        print(path)
-        for name, probability in classes:
-            print(f'  {100 * probability:6.2f} %  {name}')
+    predict.show(args.model, args.paths, args.topk, args.device, args.csv)
 
 
 def _test(args: argparse.Namespace) -> None:
-    accuracy, count = job.test(args.model, args.data, args.root, args.device)
-    print(f'test accuracy {accuracy:.2f} % of {count:,} images')
+    figures = job.test(args.model, args.data, args.root, args.device, args.test_fraction, args.skip_broken)
+    if args.json:
+        write_json(args.json, {'model': args.model, 'data': args.data, **figures})
+    print(metrics.report(figures))
 
 
 def _filters(args: argparse.Namespace) -> None:
@@ -229,6 +270,22 @@ def _whole(text: str, least: int) -> int:
 
 _natural = functools.partial(_whole, least=0)
 _positive = functools.partial(_whole, least=1)
+
+
+def _size(text: str) -> Union[int, Tuple[int, int]]:
+    """An image side, or height and width."""
+    sides = text.lower().split('x')
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f'expected a side such as 64, or height x width such as 48x80, got {text}')
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _file(text: str) -> Path:
+    """A file to write, which need not be there; its folder must."""
+    file = Path(text)
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f'expected a file in a folder that can be written to, got {text}')
+    return file
 
 
 def _device(text: str) -> torch.device:

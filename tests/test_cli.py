@@ -1,4 +1,5 @@
 """The commands as a user runs them, in processes of their own."""
+import csv
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from scat_zoo import cli
-from scat_zoo.train import data
+from scat_zoo.train import checkpoint, data
 
 ROOT = Path(__file__).parents[1]
 # A small model, for a run of seconds.
@@ -119,6 +120,8 @@ def test_predict(whole_run, tmp_path):
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [lines[0], lines[11]] == [str(tmp_path / 'a.png'), str(tmp_path / 'b.jpg')]
+    # The run's folder stands for its checkpoint, a folder for its images.
+    assert scat_zoo('predict', output, tmp_path, '--topk', 10, '--device', 'cpu').stdout == result.stdout
     assert {line.split('%')[1].strip() for line in lines[1:11]} == set(data.CLASSES)
     probabilities = [float(line.split('%')[0]) for line in lines[1:11]]
     assert probabilities == sorted(probabilities, reverse=True)
@@ -135,6 +138,31 @@ def test_predict_with_shipped_weights(tmp_path, capsys):
     assert cli.main(['predict', 'scat_tiny.fashion_mnist', '--topk', '1', *files]) == 0
     found = [line.split('%')[1].strip() for line in capsys.readouterr().out.splitlines()[1::2]]
     assert sum(a == b for a, b in zip(found, expected)) >= 40       # it is right for nine of ten
+
+
+def test_predict_a_folder_into_a_table(tmp_path, capsys):
+    """One file in it is broken: its row says so, and so do the last line and the exit code."""
+    test = data.load('sample').test
+    for i in range(3):
+        test[i][0].save(tmp_path / f'{i}.png')
+    (tmp_path / '1.png').write_bytes(b'no image')
+    assert cli.main(['predict', 'scat_tiny.fashion_mnist', str(tmp_path), '--topk', '2', '--csv',
+                     str(tmp_path / 'table.csv')]) == 2
+    out, err = capsys.readouterr()
+    assert err == 'scat-zoo: error: 1 of 3 images could not be read\n'
+    assert f'{tmp_path}/1.png\n  error: ' in out
+    with open(tmp_path / 'table.csv', newline='', encoding='utf-8') as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ['path', 'class1', 'probability1', 'class2', 'probability2', 'error']
+    assert [row[0] for row in rows] == [str(tmp_path / f'{i}.png') for i in range(3)]
+    assert [bool(row[5]) for row in rows] == [False, True, False]
+    assert rows[1][1:5] == [''] * 4
+    for row in (rows[0], rows[2]):
+        assert f'{100 * float(row[2]):6.2f} %  {row[1]}\n' in out
+    for bad in (tmp_path, tmp_path / 'absent' / 'table.csv'):
+        with pytest.raises(SystemExit):
+            cli.main(['predict', 'scat_tiny.fashion_mnist', str(tmp_path), '--csv', str(bad)])
+        assert f'expected a file in a folder that can be written to, got {bad}' in capsys.readouterr().err
 
 
 def test_filters_of_a_checkpoint(whole_run, tmp_path):
@@ -272,8 +300,11 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys):
 
 def test_test_gives_the_accuracy_that_training_told(whole_run, tmp_path, capsys):
     assert cli.main(['test', str(whole_run[0] / 'checkpoint')]) == 0
-    told = re.search(r'^(test accuracy \d\d\.\d\d %)$', whole_run[1].stdout, re.MULTILINE)[1]
-    assert capsys.readouterr().out == f'{told} of 2,000 images\n'
+    told = re.search(r'^(test accuracy \d\d\.\d\d %)', whole_run[1].stdout, re.MULTILINE)[1]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f'{told} of 2,000 images (balanced {told.split()[2]} %')
+    assert [line.split('  ')[0] for line in lines[2:12]] == list(data.CLASSES)
+    assert len(lines) == 2 + 10 + 1 + 10                        # with the confusion matrix
     for name in 'abcdefghij':
         for part in ('train', 'test'):
             (tmp_path / part / name).mkdir(parents=True)
@@ -284,15 +315,78 @@ def test_test_gives_the_accuracy_that_training_told(whole_run, tmp_path, capsys)
     assert 'sample has 10 classes, scat_linear has 1000' in capsys.readouterr().err
 
 
+def test_the_figures_of_a_test_as_json(whole_run, tmp_path, capsys):
+    """Of the run's folder, which stands for its checkpoint."""
+    assert cli.main(['test', str(whole_run[0]), '--json', str(tmp_path / 'figures.json')]) == 0
+    out = capsys.readouterr().out
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert (figures['model'], figures['data'], figures['images']) == (str(whole_run[0]), 'sample', 2000)
+    assert float(out.split()[2]) == round(figures['accuracy'], 2)
+    assert figures['balanced_accuracy'] == pytest.approx(figures['accuracy'])       # 200 images of each class
+    assert figures['majority_accuracy'] == 10
+    assert 0.8 < figures['roc_auc'] <= 1
+    assert [of_class['name'] for of_class in figures['classes']] == list(data.CLASSES)
+    assert np.trace(figures['confusion']) == round(20 * figures['accuracy'])
+    assert [p.name for p in tmp_path.iterdir()] == ['figures.json']
+    for bad in (tmp_path, tmp_path / 'absent' / 'figures.json'):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(['test', str(whole_run[0]), '--json', str(bad)])
+        assert stop.value.code == 2
+        assert f'expected a file in a folder that can be written to, got {bad}' in capsys.readouterr().err
+
+
+def test_test_on_a_folder_without_a_split_of_deep_images(tmp_path, capsys):
+    """10-bit values in 16-bit files, of a model that was trained on such; one file is broken."""
+    model = timm.create_model('scat_linear', num_classes=2, in_chans=1, img_size=28, L=2)
+    checkpoint.save(model, tmp_path / 'run' / 'checkpoint', ['a', 'b'], value_range=(0, 1023))
+    checkpoint.save(model, tmp_path / 'plain', ['a', 'b'])
+    for name in 'ab':
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.random.RandomState(i).randint(0, 1024, (28, 28)).astype(np.uint16)
+            Image.fromarray(pixels).save(tmp_path / 'images' / name / f'{i}.png')
+    test = ['--data', str(tmp_path / 'images'), '--test-fraction', '0.5']
+    assert cli.main(['test', str(tmp_path / 'run'), *test]) == 0
+    assert ' % of 6 images (' in capsys.readouterr().out
+    assert cli.main(['test', str(tmp_path / 'plain'), *test]) == 2
+    assert 'more than 8 bits' in capsys.readouterr().err
+    broken = Path(data.load(str(tmp_path / 'images'), test_fraction=0.5, scan=False).test.samples[4][0])
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert cli.main(['test', str(tmp_path / 'run'), *test]) == 2
+    out, err = capsys.readouterr()
+    assert f'cannot read the image {broken}' in err.splitlines()[-1]
+    assert not out
+    assert cli.main(['test', str(tmp_path / 'run'), *test, '--skip-broken']) == 0
+    assert ' % of 5 images (' in capsys.readouterr().out
+
+
 def test_predict_mistakes(whole_run, tmp_path, capsys):
-    checkpoint = str(whole_run[0] / 'checkpoint')
+    trained = str(whole_run[0] / 'checkpoint')
     assert cli.main(['predict', str(tmp_path / 'absent'), 'a.png']) == 2
     assert 'is no checkpoint folder, and no weights come under that name; known: scat_linear.fashion_mnist' in (
         capsys.readouterr().err)
     assert cli.main(['predict', 'scat_linear', 'a.png']) == 2       # a model without weights
     assert "'scat_linear' is no checkpoint folder" in capsys.readouterr().err
-    assert cli.main(['predict', checkpoint, str(tmp_path / 'absent.png')]) == 2
-    assert 'cannot read the image' in capsys.readouterr().err
+    assert cli.main(['predict', trained, str(tmp_path / 'absent.png')]) == 2
+    assert f'no file or folder {tmp_path}/absent.png' in capsys.readouterr().err
+    assert cli.main(['predict', trained, str(tmp_path)]) == 2
+    assert f'no images in the folder {tmp_path}' in capsys.readouterr().err
+    (tmp_path / 'broken.png').write_bytes(b'')
+    assert cli.main(['predict', trained, str(tmp_path / 'broken.png')]) == 2
+    assert '1 of 1 images could not be read' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['predict', 'test', 'filters'])
+def test_weights_that_are_not_finite_end_in_one_sentence(command, tmp_path, capsys):
+    model = timm.create_model('scat_linear', num_classes=10, in_chans=1, img_size=28, L=2)
+    model.head.fc.bias.data[3] = float('nan')
+    checkpoint.save(model, tmp_path / 'checkpoint')
+    Image.new('L', (28, 28)).save(tmp_path / 'a.png')
+    assert cli.main([command, str(tmp_path / 'checkpoint'), *([str(tmp_path / 'a.png')] * (command == 'predict'))]) == 2
+    out, err = capsys.readouterr()
+    assert err.endswith('its weights are not finite, first head.fc.bias\n')
+    assert len(err.splitlines()) == 1
+    assert not out
 
 
 def test_version(capsys):

@@ -1,25 +1,34 @@
 """Random changes of training images, by name. All keep the image size, 'timm' aside, which crops and resizes."""
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple, Union
 
+import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.transforms import functional
 
+Picture = Union[Image.Image, Tensor]        # of 8 bits, or of more: (C, H, W)
+
 
 class RotateZoom:
     """Rotate an image by any angle and zoom by 0.8 to 1.25, about its centre; what is beyond its borders is mirrored.
     """
 
-    def __init__(self) -> None:
-        self.affine = transforms.RandomAffine(
-            180, scale=(0.8, 1.25), interpolation=transforms.InterpolationMode.BICUBIC)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        height, width = image.height, image.width
+    def __call__(self, image: Picture) -> Picture:
+        height, width = functional.get_dimensions(image)[1:]
         wide = functional.pad(image, [min(height, width) // 2], padding_mode='reflect')
-        return functional.center_crop(self.affine(wide), [height, width])
+        turn = transforms.RandomAffine.get_params((-180., 180.), None, (0.8, 1.25), None, [1, 1])
+        if isinstance(wide, Tensor):            # torchvision has no bicubic rotation of these, Pillow has
+            channels = [_affine(functional.to_pil_image(channel, 'F'), turn) for channel in wide]
+            turned = torch.cat([functional.pil_to_tensor(channel) for channel in channels])
+        else:
+            turned = _affine(wide, turn)
+        return functional.center_crop(turned, [height, width])
+
+
+def _affine(image: Image.Image, turn: Tuple) -> Image.Image:
+    return functional.affine(image, *turn, interpolation=transforms.InterpolationMode.BICUBIC)
 
 
 def _shift() -> transforms.RandomAffine:
@@ -30,6 +39,7 @@ def _shift() -> transforms.RandomAffine:
 AUGMENTATIONS: Dict[str, Callable[[], Tuple[List[Callable], List[Callable]]]] = {
     'none': lambda: ([], []),
     'flip': lambda: ([transforms.RandomHorizontalFlip()], []),
+    'shift': lambda: ([_shift()], []),
     'shift-flip': lambda: ([_shift(), transforms.RandomHorizontalFlip()], []),
     'shift-flip-erase': lambda: ([_shift(), transforms.RandomHorizontalFlip()],
                                  [transforms.RandomErasing(0.5, scale=(0.02, 0.25))]),
@@ -49,12 +59,14 @@ def check(name: str) -> None:
         raise ValueError(f'unknown augmentation {name!r}; known: {", ".join(NAMES)}')
 
 
-def train_transform(model: nn.Module, name: str) -> Callable[[Image.Image], Tensor]:
+def train_transform(model: nn.Module, name: str) -> Callable[[Picture], Tensor]:
     """Image -> normalised tensor for training this model."""
     check(name)
     config = resolve_data_config({}, model=model)
     if name == 'timm':
-        return create_transform(**config, is_training=True)
+        # Brightness and hue are those of grey or colour.
+        jitter = 0.4 if config['input_size'][0] in (1, 3) else None
+        return create_transform(**config, is_training=True, color_jitter=jitter)
     on_image, on_tensor = AUGMENTATIONS[name]()
     return transforms.Compose([*on_image, *eval_transform(model).transforms, *on_tensor])
 

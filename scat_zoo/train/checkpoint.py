@@ -1,9 +1,10 @@
 """Checkpoints: folders in timm's own format (`config.json`, `model.safetensors`), written atomically."""
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import timm
 from safetensors import SafetensorError
@@ -14,21 +15,32 @@ from ..models import shipped
 from ..models.stem import ScatteringStem
 
 
-def save(model: nn.Module, folder: Path, label_names: Sequence[str] = ()) -> None:
+def save(model: nn.Module, folder: Path, label_names: Sequence[str] = (),
+         value_range: Optional[Tuple[float, float]] = None) -> None:
     """Write weights and the config that rebuilds the model; `timm.create_model('local-dir:FOLDER', pretrained=True)`
-    reads them back, to the same bits. A checkpoint that is there already is replaced once the new one is complete."""
+    reads them back, to the same bits. A checkpoint that is there already is replaced once the new one is complete.
+
+    Args:
+        value_range: the pixel values that became black and white in training, where images have more than 8 bits; see
+            the function of this name.
+
+    Raises:
+        ValueError: if the range is none.
+    """
+    if value_range is not None:
+        value_range = _checked_range([float(v) for v in value_range], 'the value range to save')
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as scratch:
         new = Path(scratch) / 'new'
         save_for_hf(model, new, model_config={'label_names': list(label_names)}, safe_serialization=True)
-        _amend(new / 'config.json', model.scattering)
+        _amend(new / 'config.json', model.scattering, value_range)
         if folder.exists():
             os.replace(folder, Path(scratch) / 'old')
         os.replace(new, folder)
 
 
-def _amend(config: Path, scattering: ScatteringStem) -> None:
+def _amend(config: Path, scattering: ScatteringStem, value_range: Optional[Tuple[float, float]]) -> None:
     content = json.loads(config.read_text())
     args = content.setdefault('model_args', {})
     # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
@@ -40,29 +52,69 @@ def _amend(config: Path, scattering: ScatteringStem) -> None:
     args['learnable'] = scattering.learnable
     args.update({key: value for key, value in state.items() if key in args or value != defaults[key]})
     content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
+    if value_range is not None:
+        content['value_range'] = value_range                    # beside timm's own entries, of which it reads no other
     config.write_text(json.dumps(content, indent=2))
 
 
 def load(folder: Path) -> nn.Module:
-    """The model of a checkpoint folder, in eval mode.
+    """The model of a checkpoint folder, or of a run's folder, which holds one, in eval mode.
 
     Raises:
-        ValueError: in one sentence, if there is no complete checkpoint.
+        ValueError: in one sentence, if there is no complete checkpoint, or its weights are not finite.
     """
-    folder = Path(folder)
+    folder = folder_of(folder)
     missing = [name for name in ('config.json', 'model.safetensors') if not (folder / name).is_file()]
     if missing:
         raise ValueError(f'no checkpoint in {folder}: expected a folder with config.json and model.safetensors, '
                          f'{" and ".join(missing)} missing')
     try:
-        return timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-    except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'the checkpoint in {folder} is corrupt or does not fit: {reason}') from error
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f'the checkpoint in {folder} is of no use: its weights are not finite, first {name}')
+    return model
+
+
+def folder_of(folder: Union[str, Path]) -> Path:
+    """The checkpoint's own folder: this one, or that in a run's."""
+    folder = Path(folder)
+    within = folder / 'checkpoint'
+    return within if within.is_dir() and not (folder / 'config.json').exists() else folder
+
+
+def value_range(model_or_checkpoint: Union[str, Path]) -> Optional[Tuple[float, float]]:
+    """The pixel values that the model of this checkpoint, or run's folder, was trained to see as black and white.
+
+    None where the pixels' type tells it, as with 8 bits, and of a model's name.
+
+    Raises:
+        ValueError: in one sentence, if what the checkpoint holds is no range, or it cannot be read.
+    """
+    if not Path(model_or_checkpoint).is_dir():
+        return None
+    file = folder_of(model_or_checkpoint) / 'config.json'
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f'cannot read the checkpoint\'s {file}: {error}') from error
+    found = content.get('value_range') if isinstance(content, dict) else None
+    return None if found is None else _checked_range(found, f'value_range in {file}')
+
+
+def _checked_range(found: Any, what: str) -> Tuple[float, float]:
+    numbers = found if isinstance(found, list) and all(type(v) in (int, float) for v in found) else ()
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
+        raise ValueError(f'{what} must be two finite numbers, the lower first, got {found}')
+    return float(numbers[0]), float(numbers[1])
 
 
 def open_model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
-    """The model of a checkpoint folder, or the registered one of this name, with its weights if the name has a tag.
+    """The model of a checkpoint or run's folder, or the registered one of this name, with its weights if the name has a
+    tag.
 
     Raises:
         ValueError: in one sentence, if there is neither, or it has no scattering.

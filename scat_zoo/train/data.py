@@ -3,7 +3,7 @@ import gzip
 import math
 import struct
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -11,7 +11,11 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder, VisionDataset
+from torchvision.datasets import CIFAR10, FashionMNIST, VisionDataset
+
+from . import folders
+from .images import prepare, shown, with_channels  # noqa: F401  (tests know it here)
+from .scan import Found, look
 
 SAMPLE = Path(__file__).parent / 'sample'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')          # where Debian's package dataset-fashion-mnist puts it
@@ -23,7 +27,14 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class Data(NamedTuple):
-    """Splits of a data set, each of PIL images and class indices, and what a model must know of it."""
+    """Splits of a data set, each of pictures and class indices, and what a model must know of it.
+
+    Attributes:
+        mean, std: by channel, of values from 0 to 1.
+        value_range: the values that become 0 and 1, those of the training images, if any has more than 8 bits.
+        notes: what was found in a folder and done with it, a line each.
+        fingerprint: equal for the same data, wherever they lie.
+    """
     train: Dataset
     val: Optional[Dataset]
     test: Dataset
@@ -31,6 +42,9 @@ class Data(NamedTuple):
     input_size: Tuple[int, int, int]
     mean: Tuple[float, ...]
     std: Tuple[float, ...]
+    value_range: Optional[Tuple[float, float]] = None
+    notes: Tuple[str, ...] = ()
+    fingerprint: str = ''
 
 
 class IdxImages(Dataset):
@@ -76,23 +90,32 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
-def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed: int = 0) -> Data:
+def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed: int = 0, test_fraction: float = 0.2,
+         skip_broken: bool = False, scan: bool = True) -> Data:
     """The data set `name`: 'sample', 'fashion-mnist', 'cifar10', or a folder of images.
 
     A folder holds `train` and `test` with one folder of images a class, and may hold `val`; with `train` and `val`
-    alone, `val` is the test set. What has no validation split gets one from the training images, class-balanced.
+    alone, `val` is the test set. Or it holds one folder of images a class itself: part of each is held out to test, by
+    a permutation that is always the same. What has no validation split gets one from the training images,
+    class-balanced.
 
     Args:
         root: folder of Fashion-MNIST: the idx files, or what torchvision's class downloads there; or of CIFAR-10, as
             torchvision's class downloads it.
         val_fraction: part of the training images held out for validation; 0 for none.
         seed: of that split.
+        test_fraction: part of the images of a folder without a split held out to test.
+        skip_broken: leave files out that cannot be read.
+        scan: open each file of a folder once, to find the broken ones and to measure. Without, a folder's size, mean
+            and deviation are no more than stand-ins, which suits who knows a model that was trained on such images.
 
     Raises:
-        ValueError, FileNotFoundError: in one sentence, where data is missing or broken.
+        ValueError, FileNotFoundError: in one sentence, where data is missing or broken; all broken files are listed.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f'the validation fraction must be at least 0 and less than 1, got {val_fraction}')
+    if not 0 < test_fraction < 1:
+        raise ValueError(f'the test fraction must be more than 0 and less than 1, got {test_fraction}')
     if name == 'sample':
         train, test = IdxImages(SAMPLE, 'train'), IdxImages(SAMPLE, 't10k')
     elif name == 'fashion-mnist':
@@ -100,11 +123,11 @@ def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed
     elif name == 'cifar10':
         train, test = _cifar10(root)
         train, val = split(train, val_fraction, seed)
-        return Data(train, val, test, tuple(test.classes), (3, 32, 32), CIFAR_MEAN, CIFAR_STD)
+        return Data(train, val, test, tuple(test.classes), (3, 32, 32), CIFAR_MEAN, CIFAR_STD, fingerprint=name)
     else:
-        return _image_folder(Path(name), val_fraction, seed)
+        return _image_folder(Path(name), val_fraction, seed, test_fraction, skip_broken, scan)
     train, val = split(train, val_fraction, seed)
-    return Data(train, val, test, CLASSES, (1, 28, 28), (FASHION_MEAN,), (FASHION_STD,))
+    return Data(train, val, test, CLASSES, (1, 28, 28), (FASHION_MEAN,), (FASHION_STD,), fingerprint=name)
 
 
 def _fashion_mnist(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
@@ -133,76 +156,94 @@ def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[Dataset, Data
                                 f'{reason}') from error
 
 
-def _image_folder(root: Path, val_fraction: float, seed: int) -> Data:
+def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: float, skip_broken: bool,
+                  scan: bool) -> Data:
     if not root.is_dir():
-        raise FileNotFoundError(f"no data set {str(root)!r}: expected 'sample', 'fashion-mnist', 'cifar10' "
+        raise FileNotFoundError(f"no data set {shown(root)!r}: expected 'sample', 'fashion-mnist', 'cifar10' "
                                 'or a folder of images')
-    held_out = [part for part in ('test', 'val') if (root / part).is_dir()]
-    if not (root / 'train').is_dir() or not held_out:
-        raise ValueError(f'{root} must hold the folders train and test (or val), each with a folder of images a class; '
-                         f'it holds {sorted(p.name for p in root.iterdir()) or "nothing"}')
-    parts = {part: _folder(root / part) for part in ['train', *held_out]}
-    for part in held_out:
-        if parts[part].classes != parts['train'].classes:
-            raise ValueError(f'{root}: train and {part} differ in their classes: {parts["train"].classes} and '
-                             f'{parts[part].classes}')
-    if len(held_out) == 2:
+    notes: List[str] = []
+    names = folders.parts_of(root)
+    if names:
+        parts, others = _divided(root, names)
+    else:
+        whole, others = folders.find(root)
+        parts = _divide(whole, root, test_fraction)
+        notes.append(f'no folder divides the images: {len(parts["test"]):,} of {len(whole):,} are held out to test, '
+                     f'{test_fraction:.0%} of each class')
+    if others:
+        notes.append(f'{others:,} files that are no images are skipped')
+    fingerprint = folders.fingerprint(parts, root)
+    found = Found((3, 64, 64), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, None, ())
+    if scan:
+        parts, found = look(parts, skip_broken)
+    if len(parts) == 3:
         train, val = parts['train'], parts['val']
     else:
         train, val = split(parts['train'], val_fraction, seed)
-    return Data(train, val, parts[held_out[0]], tuple(parts['train'].classes), (3, 64, 64),
-                IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        if val is not None:
+            notes.append(f'{len(val):,} of {len(parts["train"]):,} training images are held out for validation')
+    return Data(train, val, parts[list(parts)[1]], parts['train'].classes, *found[:4],
+                notes=(*found.notes, *notes), fingerprint=fingerprint)
 
 
-def _folder(path: Path) -> ImageFolder:
-    try:
-        return ImageFolder(path, loader=open_image)
-    except FileNotFoundError as error:
-        raise ValueError(f'{path} holds no images in class folders: {error}') from error
+def _divided(root: Path, names: Sequence[str]) -> Tuple[Dict[str, folders.ImageFiles], int]:
+    """The images of each part, and the number of other files."""
+    found = {name: folders.find(root / name) for name in names}
+    parts = {name: part for name, (part, _) in found.items()}
+    classes = set(parts['train'].classes)
+    for name in names[1:]:
+        theirs = set(parts[name].classes)
+        if theirs != classes:
+            ours, new = (folders.some(sorted(names)) for names in (classes - theirs, theirs - classes))
+            raise ValueError(f'{shown(root)}: train and {name} differ in their classes: only train has {ours}, '
+                             f'only {name} has {new}')
+    return parts, sum(others for _, others in found.values())
 
 
-def open_image(file: Union[str, Path]) -> Image.Image:
-    """A decoded image, of at most 16 bits a pixel and channel.
-
-    Raises:
-        ValueError: if it cannot be read, or has 32-bit pixels, integer or float, whose range no file tells.
-    """
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f'cannot read the image {file}: {error}') from error
-    if image.mode in ('I', 'F'):
-        raise ValueError(f'{file} has 32-bit pixels, whose range is not known: save it with 8 or 16 bits')
-    return image
+def _divide(whole: folders.ImageFiles, root: Path, fraction: float) -> Dict[str, folders.ImageFiles]:
+    """Training and test images. The seed is fixed, so that whoever tests later holds the same ones out."""
+    targets = np.asarray(whole.targets)
+    single = [whole.classes[c] for c in _singles(targets)]
+    if single:
+        raise ValueError(f'{shown(root)} has no test images, and none can be held out of a class with one image: '
+                         f'{folders.some(single)}')
+    rest, taken = _hold_out(targets, fraction, seed=0)
+    return {'train': whole.subset(rest), 'test': whole.subset(taken)}
 
 
 class Prepared(Dataset):
-    """A data set of images brought to a model's channels (1 or 3) and transformed."""
+    """A data set of pictures brought to a model's channels and range of values, and transformed.
 
-    def __init__(self, dataset: Dataset, channels: int, transform: Callable[[Image.Image], Tensor]) -> None:
-        check_channels(channels)
-        self.dataset, self.channels, self.transform = dataset, channels, transform
+    Raises:
+        ValueError: in one sentence, if the first picture has other channels, or values of a range that is not known.
+    """
+
+    def __init__(self, dataset: Dataset, channels: int, transform: Callable[[Union[Image.Image, Tensor]], Tensor],
+                 value_range: Optional[Tuple[float, float]] = None) -> None:
+        self.dataset, self.channels, self.transform, self.value_range = dataset, channels, transform, value_range
+        if len(dataset):
+            self._picture(0)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> Tuple[Tensor, int]:
-        image, target = self.dataset[i]
-        return self.transform(with_channels(image, self.channels)), target
+        picture, target = self._picture(i)
+        return self.transform(picture), target
+
+    def _picture(self, i: int) -> Tuple[Union[Image.Image, Tensor], int]:
+        picture, target = self.dataset[i]
+        try:
+            return prepare(picture, self.channels, self.value_range), target
+        except ValueError as error:
+            raise ValueError(f'{_name(self.dataset, i)}: {error}') from error
 
 
-def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image in grey (1 channel) or colour (3), of 8 bits."""
-    if image.mode.startswith('I;16'):                           # Pillow would clip what is above 255
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    return image.convert('L' if channels == 1 else 'RGB')
-
-
-def check_channels(channels: int) -> None:
-    """Refuse a model whose channels image files do not give."""
-    if channels not in (1, 3):
-        raise ValueError(f'image files give 1 or 3 channels, the model takes {channels}')
+def _name(dataset: Dataset, i: int) -> str:
+    """The file of an image, or its number."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset, i = dataset.dataset, dataset.indices[i]
+    return shown(dataset.samples[i][0]) if isinstance(dataset, folders.ImageFiles) else f'image {i}'
 
 
 class Subset(torch.utils.data.Subset):
@@ -211,6 +252,7 @@ class Subset(torch.utils.data.Subset):
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         super().__init__(dataset, indices)
         self.targets = np.asarray(dataset.targets)[indices].tolist()
+        self.classes = getattr(dataset, 'classes', ())
 
 
 def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Optional[Dataset]]:
@@ -224,16 +266,34 @@ def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Option
     if fraction == 0:
         return dataset, None
     targets = np.asarray(dataset.targets)
+    single = _singles(targets)
+    if single:
+        raise ValueError(f'cannot hold training images out for validation: class {_class(dataset, single[0])} has only '
+                         'one (a fraction of 0 holds none out)')
+    rest, taken = _hold_out(targets, fraction, seed)
+    return Subset(dataset, rest), Subset(dataset, taken)
+
+
+def _singles(targets: np.ndarray) -> List[int]:
+    """The classes of one image."""
+    classes, counts = np.unique(targets, return_counts=True)
+    return classes[counts == 1].tolist()
+
+
+def _hold_out(targets: np.ndarray, fraction: float, seed: int) -> Tuple[List[int], List[int]]:
+    """Indices of the rest and of the held out, each in order and with at least one of each class, which has two."""
     rng = np.random.RandomState(seed)
     taken: List[int] = []
     for c in np.unique(targets):
         of_class = rng.permutation(np.flatnonzero(targets == c))
-        if len(of_class) == 1:
-            raise ValueError(f'cannot hold training images out for validation: class {c} has only one '
-                             '(a fraction of 0 holds none out)')
         taken += of_class[:min(max(1, round(fraction * len(of_class))), len(of_class) - 1)].tolist()
-    rest = np.setdiff1d(np.arange(len(targets)), taken).tolist()
-    return Subset(dataset, rest), Subset(dataset, sorted(taken))
+    return np.setdiff1d(np.arange(len(targets)), taken).tolist(), sorted(taken)
+
+
+def _class(dataset: Dataset, c: int) -> Union[str, int]:
+    """The name of a class, or its number."""
+    classes = getattr(dataset, 'classes', ())
+    return classes[c] if classes else c
 
 
 def few(dataset: Dataset, per_class: int, seed: int) -> Subset:

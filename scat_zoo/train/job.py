@@ -1,159 +1,306 @@
-"""The main job: train a model, train it again with frozen filters for comparison, test both, draw the filters."""
-import contextlib
+"""The main job: train a model on images with nothing but their folder, test it, and write what came of it.
+
+Three ways may be tried, in this order. 'probe': a classifier fitted to convergence on the features of fixed filters, or
+of the weights to start from; `logistic` tells how. 'fixed' and 'learned': training by gradients, of the classifier and
+what is before it, the latter of the filters too. A later one is kept in place of an earlier one only if the validation
+images say that it is better; unless it was asked for.
+"""
 import copy
 import importlib.util
-import json
-import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-import filelock
+import numpy as np
 import timm
 import torch
 from timm.optim import get_optimizer_info
 from timm.utils import random_seed
 from torch import nn
+from torch.utils.data import ConcatDataset, Dataset
 
-from ..models import shipped
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
-from . import augment, checkpoint, discriminant
-from .data import Data, Prepared, check_channels, load, open_image, with_channels
+from . import augment, checkpoint, choices, discriminant, logistic, metrics
+from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
-from .loop import Training, evaluate, fit
+from .loop import Training, fit, targets_of
+from .model import create, is_linear, own_side, start_from, unknown
+from .run_folder import check_folder, held, read_json, write_csv, write_json
 
-LOCK = '.lock'                  # in the output folder; see `held`
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for. None, and a field of `Training` that `training` has not, leave the choice to `choices`.
+
+    Args:
+        model: name of a registered model.
+        learnable: whether to learn the filters.
+        model_kwargs: its keywords.
+        start: shipped weights or a checkpoint to start from, in place of the model and its keywords.
+        data, root, val_fraction, test_fraction, skip_broken: as for `data.load`.
+        img_size: side, or height and width.
+        training: fields of `Training` by name.
+        output: folder of the run.
+        resume: whether to go on with the run in it.
+    """
+    output: Path
+    model: str = 'scat_linear'
+    learnable: Optional[bool] = None
+    model_kwargs: Dict[str, Any] = field(default_factory=dict)
+    start: Optional[str] = None
+    data: str = 'sample'
+    root: Optional[Path] = None
+    val_fraction: Optional[float] = None
+    test_fraction: float = 0.2
+    skip_broken: bool = False
+    img_size: Union[int, Tuple[int, int], None] = None
+    training: Dict[str, Any] = field(default_factory=dict)
+    resume: bool = False
 
 
-def train(model_name: str, learnable: bool, model_kwargs: Dict[str, Any], data_name: str, root: Optional[Path],
-          val_fraction: float, training: Training, output: Path, resume: bool, device: torch.device) -> None:
-    """Train, test and write everything into `output`; see the command `scat-zoo train`.
+class Way:
+    """One of the ways: its model, trained or to be trained, and what it reached."""
+
+    def __init__(self, model: nn.Module, training: Optional[Training]) -> None:
+        self.model, self.training = model, training
+        self.history: List[Dict[str, float]] = []
+        self.right: Optional[np.ndarray] = None                     # by validation image
+        self.figures: Dict[str, Any] = {}                           # of the test images
+
+
+def train(job: Job, device: torch.device) -> None:
+    """Train, test and write everything into `job.output`; see the command `scat-zoo train`.
 
     Raises:
         ValueError, TypeError, RuntimeError, OSError: on bad input, before any training.
         KeyboardInterrupt, FloatingPointError: as `loop.fit`.
     """
-    if learnable and importlib.util.find_spec('matplotlib') is None:
-        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra plot')
-    if model_name not in timm.list_models('scat_*'):
-        raise _unknown_model(model_name)
-    for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
-        if key in model_kwargs:
-            raise ValueError(f'{key} cannot be one of the model keywords: {instead}')
-    get_optimizer_info(training.opt)
-    augment.check(training.augment)
-    data = load(data_name, root, val_fraction, training.seed)
-    # Models are built before anything is written: what they refuse, they refuse here.
-    variants = {'learned': True, 'frozen': False} if learnable else {'frozen': False}
-    models = {name: create(model_name, {'learnable': flag, **model_kwargs}, data, training.seed)
-              for name, flag in variants.items()}
-    main, model = next(iter(models.items()))
-    discriminant.check(training, model)
-    train_set = Prepared(data.train, model.in_chans, augment.train_transform(model, training.augment))
-    val_set, test_set = (None if part is None else Prepared(part, model.in_chans, augment.eval_transform(model))
-                         for part in (data.val, data.test))
-    settings = {'model': model_name, 'learnable': learnable, 'model_kwargs': model_kwargs, 'data': data_name,
-                'root': str(root), 'val_fraction': val_fraction, 'training': asdict(training),
-                'processes': world_size()}
+    _check(job)
+    seed = job.training.get('seed', 0)
+    data, lines = _data(job, seed)
+    given = {key: value for key, value in job.model_kwargs.items() if key != 'img_size'}
+    if job.start:
+        template, candidates = start_from(job.start, data, seed), []
+    else:
+        # Built before anything is written: what a model refuses, it refuses here.
+        template = create(job.model, {**given, 'learnable': bool(job.learnable)}, data, seed)
+        candidates = choices.features(data.input_size[1:], given) if is_linear(template) else []
+    probed = bool(job.start or candidates)
+    options = {key for key in job.training if key not in ('seed', 'workers', 'class_weights')}
+    learned = job.learnable
+    if learned is None:
+        learned = data.val is not None and len(data.val) >= choices.VALIDATED
+    training, why = choices.training(job.training, len(data.train), bool(candidates))
+    discriminant.check(training, template)
+    names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
+    asked = ('learned' if learned else 'fixed') if options or job.learnable else None
+    if learned and importlib.util.find_spec('matplotlib') is None:
+        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra train')
+    settings = {'model': job.model, 'start': job.start, 'learnable': job.learnable, 'model_kwargs': job.model_kwargs,
+                'data': job.data, 'root': str(job.root), 'fingerprint': data.fingerprint,
+                'input_size': data.input_size, 'val_fraction': job.val_fraction, 'test_fraction': job.test_fraction,
+                'training': asdict(training), 'processes': world_size()}
     if rank() == 0:
-        check_folder(output, settings, resume)
-    with held(output):
+        check_folder(job.output, settings, job.resume)
+    with held(job.output):
         if rank() == 0:
-            write_json(output / 'settings.json', settings)
-            print(f'{model_name} on {data_name}: {len(data.train)} training, {len(data.val or ())} validation and '
-                  f'{len(data.test)} test images of {len(data.classes)} classes; writing to {output}')
+            write_json(job.output / 'settings.json', settings)
+            print(f'{job.start or job.model} on {job.data}: {len(data.train):,} training, {len(data.val or ()):,} '
+                  f'validation and {len(data.test):,} test images of {len(data.classes)} classes; writing to '
+                  f'{job.output}')
+            lines.append(('filters', _why_filters(job, learned, data)))
+            if names != ['probe']:
+                lines.append(('training', why))
+            for what, line in lines:
+                print(f'  {what:11} {line}', flush=True)
         wait()
-        start = copy.deepcopy(model)
-        results = {}
-        for name, model in models.items():
-            random_seed(training.seed, rank())
-            history = fit(model, train_set, val_set, training, device, output / f'{name}.state', f'{name} filters')
-            history += discriminant.finish(
-                model, train_set, val_set, training, device, output / f'{name}-filters.state', f'{name} filters')
-            results[name] = {'test_accuracy': evaluate(model, test_set, device), 'history': history}
-            if rank() == 0:
-                checkpoint.save(model, output / ('checkpoint' if name == main else f'checkpoint-{name}'), data.classes)
-        if rank() > 0:
-            return
-        if learnable:
-            before, after = start.scattering, models[main].scattering
-            results[main]['filter_change'] = _relative_change(before, after)
-            draw_change(before.filters(), after.filters(), output / 'filters.png')
-        write_json(output / 'results.json', results)
-        _report(results, main, output)
+        ways = _ways(job, names, template, candidates, given, data, training, device)
+        start = copy.deepcopy(ways['learned'].model.scattering) if learned else None
+        for name in names:
+            _train(job, name, ways, data, device)
+        kept = asked or _best(ways)
+        if kept == 'probe' and data.val is not None:
+            _fit_on_all(ways['probe'].model, job, data, training, device)
+        _finish(job, ways, kept, data, start, device)
 
 
-def _report(results: Dict[str, Dict[str, Any]], main: str, output: Path) -> None:
-    print(f'test accuracy {results[main]["test_accuracy"]:.2f} %')
-    if main == 'learned':
-        print(f'  with frozen filters, same recipe: {results["frozen"]["test_accuracy"]:.2f} %')
-        print(f'  training moved the filters by {100 * results[main]["filter_change"]:.1f} % (relative norm)')
+def _check(job: Job) -> None:
+    metrics.check()
+    if job.start and (job.model_kwargs or job.img_size):
+        raise ValueError(f'{job.start} tells its own keywords and image size: leave --model-kwargs and --img-size out')
+    if job.start is None and job.model not in timm.list_models('scat_*'):
+        raise unknown(job.model)
+    for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
+        if key in job.model_kwargs:
+            raise ValueError(f'{key} cannot be one of the model keywords: {instead}')
+    get_optimizer_info(job.training.get('opt') or Training(1).opt)
+    augment.check(job.training.get('augment') or 'none')
+
+
+def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
+    """The images as the model gets them, and a line on each choice."""
+    data = load(job.data, job.root, job.val_fraction or 0., seed, job.test_fraction, job.skip_broken)
+    if data.val is None and job.val_fraction is None:
+        fraction, line = choices.held_out(targets_of(data.train))
+        data = data._replace(**dict(zip(('train', 'val'), split(data.train, fraction, seed))))
+    else:
+        line = 'none held out' if data.val is None else f'{len(data.val):,} images'
+    own = data.input_size[1:]
+    asked = job.img_size or job.model_kwargs.get('img_size')
+    size, why = choices.image_size(own, asked, max(choices.SIDE, own_side(job.model)))
+    channels = job.model_kwargs.get('in_chans') or data.input_size[0]
+    if job.start:
+        size, why = own, 'brought to that of the weights to start from'
+    lines = [('images', note) for note in data.notes]
+    lines += [('image size', f'{size[0]} x {size[1]}: {why}'), ('validation', line)]
+    return data._replace(input_size=(channels, *size)), lines
+
+
+def _why_filters(job: Job, learned: bool, data: Data) -> str:
+    if job.learnable is not None:
+        return ('learned' if learned else 'fixed') + ', as asked for'
+    if learned:
+        return 'fixed, and learned if the validation images say that it helps'
+    return (f'fixed: {len(data.train):,} images are too few to tell whether learning helps; --learnable does it anyway')
+
+
+def _prepared(images: Dataset, model: nn.Module, data: Data, augmentation: Optional[str] = None) -> Prepared:
+    transform = augment.eval_transform(model) if augmentation is None else augment.train_transform(model, augmentation)
+    return Prepared(images, model.in_chans, transform, data.value_range)
+
+
+def _ways(job: Job, names: List[str], template: nn.Module, candidates: List[Dict[str, Any]], given: Dict[str, Any],
+          data: Data, training: Training, device: torch.device) -> Dict[str, Way]:
+    """The models to train, in order. Those that are trained by gradients begin where the probe ends."""
+    if 'probe' in names:
+        template = _probe(job, template, candidates, data, training, device)
+    ways: Dict[str, Way] = {}
+    for name in names:
+        if name == 'probe':
+            ways[name] = Way(template, None)
+            continue
+        if 'probe' in names:
+            model = copy.deepcopy(template)
+            model.scattering.set_learnable(name == 'learned')
+        else:
+            model = create(job.model, {**given, 'learnable': name == 'learned'}, data, training.seed)
+        ways[name] = Way(model, training)
+    return ways
+
+
+def _probe(job: Job, template: nn.Module, candidates: List[Dict[str, Any]], data: Data, training: Training,
+           device: torch.device) -> nn.Module:
+    """The fitted model, which the first process fits and all read from its checkpoint, also when a run goes on."""
+    folder, file = job.output / 'checkpoint-probe', job.output / 'probe.json'
+    balanced = training.class_weights == 'balanced'
+
+    def build(kwargs: Dict[str, Any]) -> nn.Module:
+        if job.start:
+            return copy.deepcopy(template)
+        return create(job.model, {**kwargs, 'learnable': False}, data, training.seed)
+
+    if rank() == 0 and not (folder.exists() and file.exists()):
+        x, y = logistic.stacked(_prepared(data.train, build(candidates[0] if candidates else {}), data))
+        choice = logistic.choose(candidates or [{}], build, x, y, balanced, device)
+        model = build(choice.kwargs)
+        logistic.fit(model, x, y, choice.C, balanced, device)
+        checkpoint.save(model.cpu(), folder, data.classes, data.value_range)
+        write_json(file, choice._asdict())
+    wait()
+    choice = logistic.Choice(**read_json(file))
+    if rank() == 0:
+        told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
+        how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
+            f'{choice.accuracy:.1f} % in cross-validation of {max(1, len(candidates))} sets of features')
+        print(f'  {"features":11} {told}: {how}\n  {"classifier":11} logistic regression fitted to convergence, C = '
+              f'{choice.C:g}', flush=True)
+    return checkpoint.load(folder)
+
+
+def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.device) -> None:
+    """Train one of the ways, if there is anything to train, and see what it says to the validation images."""
+    way = ways[name]
+    model, training = way.model, way.training
+    val = None if data.val is None else _prepared(data.val, model, data)
+    if training is not None:
+        train_set = _prepared(data.train, model, data, training.augment)
+        title = f'{name} filters'
+
+        def log(history: List[Dict[str, float]]) -> None:
+            rows = [(other, epoch, entry['loss'], entry.get('val_accuracy'))
+                    for other, of in [(n, w.history) for n, w in ways.items() if n != name] + [(name, history)]
+                    for epoch, entry in enumerate(of, 1)]
+            write_csv(job.output / 'log.csv', ('filters', 'epoch', 'train_loss', 'val_accuracy'), rows)
+
+        random_seed(training.seed, rank())
+        way.history = fit(model, train_set, val, training, device, job.output / f'{name}.state', title,
+                          after_epoch=log)
+        way.history += discriminant.finish(
+            model, train_set, val, training, device, job.output / f'{name}-filters.state', title)
+    if val is not None:
+        targets, found = metrics.probabilities(model.to(device), val, device)
+        way.right = found.argmax(1) == targets
+
+
+def _best(ways: Dict[str, Way]) -> str:
+    """The first way, unless a later one is right for more validation images, beyond chance."""
+    kept = next(iter(ways))
+    for name, way in ways.items():
+        if choices.better(way.right, ways[kept].right):
+            kept = name
+    return kept
+
+
+def _fit_on_all(model: nn.Module, job: Job, data: Data, training: Training, device: torch.device) -> None:
+    """Fit the probe once more, with the validation images too, now that they have decided."""
+    if rank() == 0:
+        both = _prepared(ConcatDataset([data.train, data.val]), model, data)
+        C = read_json(job.output / 'probe.json')['C']
+        logistic.fit(model, *logistic.stacked(both), C, training.class_weights == 'balanced', device)
+        checkpoint.save(model.cpu(), job.output / 'checkpoint', data.classes, data.value_range)
+    wait()
+    model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())
+
+
+def _finish(job: Job, ways: Dict[str, Way], kept: str, data: Data, start: Optional[ScatteringStem],
+            device: torch.device) -> None:
+    """Test all, write checkpoints and figures, and print them."""
+    for name, way in ways.items():
+        test = _prepared(data.test, way.model, data)
+        way.figures = metrics.summary(*metrics.probabilities(way.model.to(device), test, device), data.classes)
+        if rank() == 0:
+            checkpoint.save(way.model.cpu(), job.output / ('checkpoint' if name == kept else f'checkpoint-{name}'),
+                            data.classes, data.value_range)
+    if rank() > 0:
+        return
+    results: Dict[str, Any] = {'kept': kept, 'test': ways[kept].figures, 'ways': {
+        name: {'test_accuracy': way.figures['accuracy'],
+               'val_accuracy': None if way.right is None else 100 * float(way.right.mean()), 'history': way.history}
+        for name, way in ways.items()}}
+    if start is not None:
+        after = ways['learned'].model.scattering
+        results['ways']['learned']['filter_change'] = _relative_change(start, after)
+        draw_change(start.filters(), after.filters(), job.output / 'filters.png')
+    write_json(job.output / 'results.json', results)
+    print(metrics.report(ways[kept].figures))
+    _compare(results, job.output)
+
+
+SAYS = {'probe': 'fitted classifier, fixed filters', 'fixed': 'trained, fixed filters',
+        'learned': 'trained, learned filters'}
+
+
+def _compare(results: Dict[str, Any], output: Path) -> None:
+    ways = results['ways']
+    if len(ways) > 1:
+        for name, way in ways.items():
+            val = '' if way['val_accuracy'] is None else f'validation {way["val_accuracy"]:.2f} %, '
+            print(f'{SAYS[name]:34}{val}test {way["test_accuracy"]:.2f} %' + '  (kept)' * (name == results['kept']))
+    if 'learned' in ways:
+        print(f'training moved the filters by {100 * ways["learned"]["filter_change"]:.1f} % (relative norm)')
         print(f'filters    {output / "filters.png"}')
     print(f'checkpoint {output / "checkpoint"}')
-
-
-def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device: torch.device) -> Tuple[float, int]:
-    """Accuracy in per cent on the test images of a data set, and their number.
-
-    Raises:
-        ValueError, OSError: if model or data are not there, or have other classes, or the same in another order.
-    """
-    model = checkpoint.open_model(model_or_checkpoint, {}).to(device)
-    data = load(data_name, root, 0.)
-    if len(data.classes) != model.num_classes:
-        raise ValueError(f'{data_name} has {len(data.classes)} classes, {model_or_checkpoint} has {model.num_classes}')
-    for ours, theirs in zip(data.classes, model.pretrained_cfg.get('label_names') or ()):
-        if ours != theirs:
-            raise ValueError(f'the classes of {data_name} are not those that {model_or_checkpoint} was trained on: '
-                             f'{ours!r} stands where {theirs!r} did')
-    images = Prepared(data.test, model.in_chans, augment.eval_transform(model))
-    return evaluate(model, images, device), len(images)
-
-
-def predict(model_or_checkpoint: str, images: List[Path],
-            topk: int) -> List[Tuple[Path, List[Tuple[str, float]]]]:
-    """The `topk` classes of each image and their probabilities, by the model in a checkpoint folder or a shipped one.
-
-    Raises:
-        ValueError: if it names no weights, or an image cannot be read.
-    """
-    if not Path(model_or_checkpoint).is_dir() and model_or_checkpoint not in shipped.names():
-        raise ValueError(f'{model_or_checkpoint!r} is no checkpoint folder, and no weights come under that name; '
-                         f'known: {", ".join(shipped.names())}')
-    model = checkpoint.open_model(model_or_checkpoint, {})
-    check_channels(model.in_chans)
-    transform = augment.eval_transform(model)
-    pictures = torch.stack([transform(with_channels(open_image(path), model.in_chans)) for path in images])
-    names = model.pretrained_cfg.get('label_names') or [str(i) for i in range(model.num_classes)]
-    with torch.inference_mode():
-        probabilities = model(pictures).softmax(1)                              # (images, classes)
-    best, index = probabilities.topk(min(topk, model.num_classes))
-    return [(path, [(names[i], p) for i, p in zip(row_i, row_p)])
-            for path, row_i, row_p in zip(images, index.tolist(), best.tolist())]
-
-
-def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
-    """A registered model for these data, of the zoo or another of timm's.
-
-    Raises:
-        ValueError, TypeError: in one sentence, on a name or keywords that there are not.
-    """
-    if not timm.is_model(name):
-        raise _unknown_model(name)
-    random_seed(seed)
-    channels, height, width = data.input_size
-    defaults = {'num_classes': len(data.classes), 'in_chans': channels}
-    cfg = {'mean': data.mean, 'std': data.std}
-    if name in timm.list_models('scat_*'):
-        defaults['img_size'] = height, width
-    else:
-        cfg.update(input_size=data.input_size, crop_pct=1.0)
-    return timm.create_model(name, pretrained_cfg_overlay=cfg, **{**defaults, **kwargs})
-
-
-def _unknown_model(name: str) -> ValueError:
-    return ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
 
 
 def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
@@ -163,74 +310,26 @@ def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     return ((b - a).norm() / a.norm()).item()
 
 
-def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
-    """Refuse an output folder that holds anything but the run to resume.
-
-    A run that saved nothing, since it failed in its first epoch, may begin anew with other settings.
-    """
-    file = output / 'settings.json'
-    others = output.is_dir() and any(entry.name not in (file.name, LOCK) for entry in output.iterdir())
-    if not file.exists():
-        if others:
-            raise ValueError(f'{output} is not empty and holds no run; choose another --output')
-        return
-    if not resume:
-        raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
-    before, now = read_json(file), json.loads(json.dumps(settings))
-    if others and before != now:
-        raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, now)}')
-
-
-@contextlib.contextmanager
-def held(output: Path) -> Iterator[None]:
-    """Make the output folder, and keep other processes from training into it; under torchrun, the first process does.
+def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device: torch.device,
+         test_fraction: float = 0.2, skip_broken: bool = False) -> Dict[str, Any]:         # noqa: PT028  (no pytest's)
+    """The figures of `metrics.summary` for the test images of a data set; for the rest, see `data.load`.
 
     Raises:
-        ValueError: if another is at it, or it cannot be made.
+        ValueError, OSError: if model or data are not there, or have other classes, or the same in another order.
+        FloatingPointError: if the model's outputs are not finite.
     """
-    if rank() > 0:
-        yield
-        return
-    lock = filelock.FileLock(output / LOCK)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except filelock.Timeout as error:
-        raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
-    except OSError as error:
-        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
-    try:
-        yield
-    finally:
-        lock.release()
+    metrics.check()
+    model = checkpoint.open_model(model_or_checkpoint, {}).to(device)
+    # The training images are left alone, unless those that cannot be read are to be found.
+    data = load(data_name, root, 0., test_fraction=test_fraction, skip_broken=skip_broken, scan=skip_broken)
+    if len(data.classes) != model.num_classes:
+        raise ValueError(f'{data_name} has {len(data.classes)} classes, {model_or_checkpoint} has {model.num_classes}')
+    for ours, theirs in zip(data.classes, model.pretrained_cfg.get('label_names') or ()):
+        if ours != theirs:
+            raise ValueError(f'the classes of {data_name} are not those that {model_or_checkpoint} was trained on: '
+                             f'{ours!r} stands where {theirs!r} did')
+    images = Prepared(data.test, model.in_chans, augment.eval_transform(model),
+                      checkpoint.value_range(model_or_checkpoint))
+    return metrics.summary(*metrics.probabilities(model, images, device), data.classes)
 
 
-def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> str:
-    """Each entry that differs, those of nested dicts on their own."""
-    changes = []
-    for key in {**before, **now}:
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            changes.append(_changes(a, b, f'{prefix}{key}.'))
-        elif a != b:
-            changes.append(f'{prefix}{key} was {a}, is {b}')
-    return '; '.join(filter(None, changes))
-
-
-def read_json(file: Path) -> Any:
-    """What the file holds.
-
-    Raises:
-        ValueError: if it is no JSON.
-    """
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f'{file} is broken: {error}') from error
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write the file as a whole or not at all."""
-    partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=2))
-    os.replace(partial, file)

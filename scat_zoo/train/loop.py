@@ -1,8 +1,11 @@
 """Training a classifier so that it can be stopped and resumed: `fit`, and `evaluate`."""
 import contextlib
+import copy
 import os
 import random
 import signal
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -29,7 +32,8 @@ class Training:
     of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
     torch's autocast does; `lda`, if not 0, is the number of passes over the augmented images by which
     `discriminant.fit` replaces the classifier after the last epoch; before that come `lda_epochs` more, which train
-    the filters alone, through such a classifier.
+    the filters alone, through such a classifier. `class_weights` 'balanced' weighs the loss of an image by the inverse
+    number of images of its class.
     """
     epochs: int
     batch_size: int = 32
@@ -40,6 +44,7 @@ class Training:
     warmup_epochs: int = 1
     label_smoothing: float = 0.2
     augment: str = 'none'
+    class_weights: str = 'none'
     amp: bool = False
     lda: int = 0
     lda_epochs: int = 0
@@ -48,12 +53,14 @@ class Training:
 
 
 def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
-        state_file: Path, title: str, line: int = 0,
-        before_epoch: Optional[Callable[[], None]] = None) -> List[Dict[str, float]]:
+        state_file: Path, title: str, line: int = 0, before_epoch: Optional[Callable[[], None]] = None,
+        after_epoch: Optional[Callable[[List[Dict[str, float]]], None]] = None) -> List[Dict[str, float]]:
     """Train the model in place; return train loss and validation accuracy, if there is a validation set, by epoch.
 
     The state goes to `state_file` after each epoch, and soon after Ctrl-C. If the file exists, training goes on from
-    there; without workers, and with the same number of threads, to the same bits as without a stop.
+    there; without workers, and with the same number of threads, to the same bits as without a stop. On a CPU it takes
+    all of torch's threads if they make a step faster than one does, which beside busy neighbours they don't; a run that
+    goes on takes as many as before.
 
     Parts of the model whose parameters are all frozen stay as they are, with what their norms have seen.
 
@@ -62,6 +69,7 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
     Args:
         line: of the terminal, on which the progress bar stands.
         before_epoch: called before each epoch; the optimiser knows nothing of what it does to the model.
+        after_epoch: called after each epoch with the history up to then.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
@@ -78,17 +86,22 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
         step_on_epochs=False, updates_per_epoch=updates)
     history: List[Dict[str, float]] = []
     done, loss_sum = 0, torch.zeros((), device=device)          # updates done; sum of the losses of this epoch
+    weights, threads = class_weights(train, training), None
+    weights = None if weights is None else weights.to(device)
     if state_file.exists():
-        done, loss_sum, history = _restore(state_file, model, optimizer, device)
+        done, loss_sum, history, threads = _restore(state_file, model, optimizer, device)
+    if threads is None:
+        threads = helpful_threads(model, train, batch_size, device)
 
     def save() -> None:
-        _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history)
+        _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history, threads=threads)
 
     trained = parallel(model, device)
-    with _noticing_ctrl_c() as stopped, tqdm(
+    with _threads(threads), _noticing_ctrl_c() as stopped, tqdm(
             total=training.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True,
             disable=rank() > 0, position=line, leave=line == 0) as bar:
         for epoch in range(len(history), training.epochs):
+            bar.set_description(f'{title}, epoch {epoch + 1}/{training.epochs}')
             if before_epoch is not None and done == epoch * updates:
                 before_epoch()
             model.train()
@@ -98,7 +111,8 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
             for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, training):
                 with torch.autocast(device.type, torch.bfloat16, enabled=training.amp):
                     logits = trained(images.to(device)).float()
-                loss = F.cross_entropy(logits, targets.to(device), label_smoothing=training.label_smoothing)
+                loss = F.cross_entropy(
+                    logits, targets.to(device), weight=weights, label_smoothing=training.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -121,6 +135,8 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
             bar.set_postfix(history[-1])
             loss_sum.zero_()
             save()
+            if after_epoch is not None and rank() == 0:
+                after_epoch(history)
             if _all_stop(stopped(), device):            # Ctrl-C came in the validation
                 raise KeyboardInterrupt
     model.to(memory_format=torch.contiguous_format)             # as safetensors want it
@@ -138,6 +154,49 @@ def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_siz
         top1.update(accuracy(logits, targets.to(device))[0].item(), len(targets))
     correct, count = total(torch.tensor([top1.sum, float(top1.count)], dtype=torch.float64, device=device)).tolist()
     return correct / count
+
+
+def class_weights(train: Dataset, training: Training) -> Optional[Tensor]:
+    """Weights of the classes (classes,) in the loss, of mean 1 over the images, or None."""
+    if training.class_weights == 'none':
+        return None
+    counts = torch.bincount(torch.as_tensor(targets_of(train)))
+    return len(train) / (len(counts) * counts.clamp(min=1))
+
+
+def targets_of(dataset: Dataset) -> List[int]:
+    """The class of each image."""
+    return dataset.targets if hasattr(dataset, 'targets') else targets_of(dataset.dataset)
+
+
+def helpful_threads(model: nn.Module, train: Dataset, batch_size: int, device: torch.device) -> int:
+    """How many threads a training step should take: all that torch has, or one if they save less than a fifth."""
+    many = torch.get_num_threads()
+    if device.type != 'cpu' or many == 1 or world_size() > 1:
+        return many
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    images = torch.stack([train[i][0] for i in range(batch_size)]).to(memory_format=torch.channels_last)
+    model, seconds = copy.deepcopy(model).train(), {1: [], many: []}        # a step leaves traces in norms
+    for count in [1, many] * 4:
+        with _threads(count):
+            start = time.perf_counter()
+            model(images).sum().backward()
+            seconds[count].append(time.perf_counter() - start)
+    torch.set_rng_state(states[0])
+    random.setstate(states[1])
+    np.random.set_state(states[2])
+    # The first of each warms up.
+    return many if statistics.median(seconds[many][1:]) < 0.8 * statistics.median(seconds[1][1:]) else 1
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int,
@@ -164,7 +223,7 @@ def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **prog
 
 
 def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
-             device: torch.device) -> Tuple[int, Tensor, List[Dict[str, float]]]:
+             device: torch.device) -> Tuple[int, Tensor, List[Dict[str, float]], Optional[int]]:
     try:
         state = torch.load(file, weights_only=True)
         model.load_state_dict(state['model'])
@@ -179,7 +238,7 @@ def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     random.setstate(python_state)
     np.random.set_state(tuple(numpy_state))
     progress = state['progress']
-    return progress['done'], progress['loss_sum'].to(device), progress['history']
+    return progress['done'], progress['loss_sum'].to(device), progress['history'], progress.get('threads')
 
 
 def _all_stop(stopped: bool, device: torch.device) -> bool:

@@ -15,9 +15,9 @@ from torch import nn
 
 from ..models.shipped import WEIGHTS
 from . import checkpoint
-from .job import read_json, write_json
 from .loop import Training
 from .recipes import RECIPES
+from .run_folder import read_json, write_json
 
 CARD = '''# {name}
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from . import augment, checkpoint, discriminant
+from . import augment, checkpoint, choices, discriminant
 from .data import Data, Prepared, few, load, split
-from .job import check_folder, create, held, read_json, write_json
 from .loop import evaluate, fit
+from .model import create
 from .recipes import RECIPES, Arm, Average, Recipe
+from .run_folder import check_folder, held, read_json, write_json
 
 
 class Run(NamedTuple):
@@ -51,7 +52,8 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     trained on a part of these and validated on the rest, and no test image is read.
 
     Args:
-        data: folder of images, for recipes that are for those of the user.
+        data: a folder of images, or the name of a data set. On others than its own a recipe trains on all training
+            images, from the first three of its seeds.
         arms: those to train; all if empty.
         jobs: number of processes, with an equal share of the processors each.
 
@@ -59,7 +61,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
         ValueError, TypeError, RuntimeError, OSError: on bad input, before any training.
         KeyboardInterrupt: after Ctrl-C; what was running goes on from there with `resume`.
     """
-    recipe = _recipe(name)
+    recipe = _for_data(_recipe(name), data)
     source = Source(_data_name(name, recipe, data), root, select)
     _refuse_unknown('arm', arms, recipe.arms)
     arms = list(dict.fromkeys(arms or recipe.arms))
@@ -70,8 +72,9 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
         if size is not None:
             few(loaded.train, size, seed=0)                     # refuses data that have fewer
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
-    settings = {run: {'data': source.data, 'root': str(root), 'select': select, 'val_fraction': recipe.val_fraction,
-                      **run._asdict(), **asdict(_sized(recipe, run))} for run in runs}
+    settings = {run: {'data': source.data, 'root': str(root), 'fingerprint': loaded.fingerprint, 'select': select,
+                      'val_fraction': recipe.val_fraction, **run._asdict(), **asdict(_sized(recipe, run, loaded))}
+                for run in runs}
     for run in runs:
         check_folder(output / run.name(), settings[run], resume)
     averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
@@ -103,12 +106,24 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
     discriminant.check(arm.training, create(arm.model, arm.kwargs, data, seed=0))
 
 
-def _sized(recipe: Recipe, run: Run) -> Union[Arm, Average]:
-    """The arm as this run trains it."""
+def _for_data(recipe: Recipe, data: Optional[str]) -> Recipe:
+    """The recipe as it goes for these data: for others than its own, on all images."""
+    if data is None or not recipe.data or data == recipe.data:
+        return recipe
+    return replace(recipe, per_class=(None,), seeds=recipe.seeds[:3])
+
+
+def _sized(recipe: Recipe, run: Run, data: Data) -> Union[Arm, Average]:
+    """The arm as this run trains it. Where all images are taken of a recipe for few, it is as for the next size below.
+    """
     arm = recipe.arms[run.arm]
     if isinstance(arm, Average):
         return arm
-    changes = arm.by_size.get(run.per_class, {})
+    size = run.per_class
+    if size is None and arm.by_size:
+        own = len(data.train) / len(data.classes)
+        size = max((s for s in arm.by_size if s is not None and s <= own), default=min(filter(None, arm.by_size)))
+    changes = arm.by_size.get(size, {})
     return replace(arm, training=replace(arm.training, seed=run.seed, **changes), by_size={})
 
 
@@ -153,17 +168,17 @@ def _refuse_unknown(what: str, names: List[str], known: Dict[str, Any]) -> None:
 
 
 def _data_name(name: str, recipe: Recipe, data: Optional[str]) -> str:
-    if recipe.data and data and data != recipe.data:
-        raise ValueError(f'the recipe {name} is for {recipe.data}, not for --data {data}')
     if not recipe.data and not data:
         raise ValueError(f'the recipe {name} needs --data FOLDER: {recipe.how_to_get}')
-    return recipe.data or str(data)
+    return data or recipe.data
 
 
 @functools.lru_cache(maxsize=1)
 def _load(source: Source) -> Data:
     """The images; with `select`, the validation images stand in the place of the test images, which are left out."""
     data = load(source.data, source.root, 0.)
+    channels, *own = data.input_size
+    data = data._replace(input_size=(channels, *choices.image_size(tuple(own), None, choices.SIDE)[0]))
     if not source.select:
         return data
     if data.val is not None:                                    # a folder's own
@@ -219,7 +234,7 @@ def _run_in_worker(run: Run, recipe: str, source: Source, output: Path, device: 
 def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: torch.device, line: int) -> None:
     """Train and test one model; its folder gets the checkpoint, and results.json at the very end."""
     recipe, data, folder = RECIPES[recipe_name], _load(source), output / run.name()
-    arm = _sized(recipe, run)
+    arm = _sized(recipe, run, data)
     train_images, test_images = data.train, data.test
     if run.per_class is not None:
         train_images = few(train_images, run.per_class, run.seed)
@@ -231,7 +246,7 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
     else:
         model, history = _train(arm, data, train_images, run, folder, device, line)
         learned_numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    test_set = Prepared(test_images, data.input_size[0], augment.eval_transform(model))
+    test_set = Prepared(test_images, data.input_size[0], augment.eval_transform(model), data.value_range)
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
         'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
@@ -243,13 +258,13 @@ def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device
            line: int) -> Tuple[nn.Module, List[Dict[str, float]]]:
     model = create(arm.model, arm.kwargs, data, run.seed)
     channels, training = data.input_size[0], arm.training
-    train_set = Prepared(images, channels, augment.train_transform(model, training.augment))
+    train_set = Prepared(images, channels, augment.train_transform(model, training.augment), data.value_range)
     random_seed(run.seed)
     history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
     history += discriminant.finish(model, train_set, None, training, device, folder / 'filters.state', run.name(),
                                    line)
     if hasattr(model, 'scattering'):
-        checkpoint.save(model, folder / 'checkpoint', data.classes)
+        checkpoint.save(model, folder / 'checkpoint', data.classes, data.value_range)
     return model, history
 
 

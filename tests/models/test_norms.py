@@ -1,5 +1,4 @@
 """Running statistics: right after one step and after forty, for every model, whatever trains it."""
-import copy
 
 import pytest
 import timm

@@ -43,6 +43,64 @@ def test_the_checkpoint_tells_the_present_state_of_the_filters(tmp_path, learnab
     assert torch.equal(again(x), model(x))
 
 
+@pytest.mark.parametrize('given', [(0, 1023), (-0.5, 2.25)])
+def test_the_value_range_is_kept(tmp_path, given):
+    model = create()
+    checkpoint.save(model, tmp_path / 'run' / 'checkpoint', ['a', 'b', 'c'], given)
+    assert checkpoint.value_range(str(tmp_path / 'run' / 'checkpoint')) == given
+    assert checkpoint.value_range(str(tmp_path / 'run')) == given       # a run's folder
+    config = json.loads((tmp_path / 'run' / 'checkpoint' / 'config.json').read_text())
+    assert config['value_range'] == list(given)
+    # timm goes by its own entries.
+    again = timm.create_model(f'local-dir:{tmp_path}/run/checkpoint', pretrained=True).eval()
+    assert list(again.pretrained_cfg['label_names']) == ['a', 'b', 'c']
+    x = torch.randn(2, 1, 16, 24)
+    assert torch.equal(again(x), model(x))
+
+
+def test_without_a_value_range_there_is_none(tmp_path):
+    checkpoint.save(create(), tmp_path / 'checkpoint')
+    assert 'value_range' not in json.loads((tmp_path / 'checkpoint' / 'config.json').read_text())
+    assert checkpoint.value_range(tmp_path / 'checkpoint') is None
+    assert checkpoint.value_range('scat_linear.fashion_mnist') is None
+    with pytest.raises(ValueError, match='two finite numbers, the lower first'):
+        checkpoint.save(create(), tmp_path / 'other', value_range=(5, 5))
+    assert not (tmp_path / 'other').exists()
+
+
+@pytest.mark.parametrize('text', ['[0]', '[1, 0]', '[0, NaN]', '["0", "1"]', '[false, true]', '5', '{"low": 0}'])
+def test_a_malformed_value_range_is_refused(tmp_path, text):
+    checkpoint.save(create(), tmp_path / 'checkpoint', value_range=(0, 7))
+    config = tmp_path / 'checkpoint' / 'config.json'
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, 'value_range': json.loads(text)}))
+    with pytest.raises(ValueError, match=r'value_range in .* must be two finite numbers, the lower first, got'):
+        checkpoint.value_range(tmp_path / 'checkpoint')
+    config.write_text('{"value_range"')
+    with pytest.raises(ValueError, match="cannot read the checkpoint's"):
+        checkpoint.value_range(tmp_path / 'checkpoint')
+
+
+def test_a_runs_folder_will_do(tmp_path):
+    model = create()
+    checkpoint.save(model, tmp_path / 'run' / 'checkpoint')
+    (tmp_path / 'run' / 'settings.json').write_text('{}')
+    x = torch.randn(2, 1, 16, 24)
+    for again in (checkpoint.load(tmp_path / 'run'), checkpoint.open_model(str(tmp_path / 'run'), {})):
+        assert torch.equal(again(x), model(x))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    for value in (torch.nan, torch.inf):
+        model = create()
+        with torch.no_grad():
+            model.head.fc.weight[1, 5] = value
+        checkpoint.save(model, tmp_path / 'run' / 'checkpoint')
+        for load in (checkpoint.load, lambda folder: checkpoint.open_model(str(folder), {})):
+            with pytest.raises(ValueError, match=r'its weights are not finite, first head\.fc\.weight$'):
+                load(tmp_path / 'run')
+
+
 def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     folder = tmp_path / 'checkpoint'
     model = create()
@@ -63,7 +121,8 @@ def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert not checkpoint.load(folder).head.fc.weight.any()
 
 
-@pytest.mark.parametrize('damage', ['missing folder', 'missing weights', 'cut weights', 'cut config', 'other weights'])
+@pytest.mark.parametrize('damage', ['missing folder', 'missing weights', 'cut weights', 'cut config', 'other weights',
+                                    'no dict', 'unknown keyword', 'unknown model'])
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path, damage):
     folder = tmp_path / 'checkpoint'
     checkpoint.save(create(), folder)
@@ -76,6 +135,12 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path, damage):
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == 'cut config':
         config.write_text(config.read_text()[:100])
+    elif damage == 'no dict':
+        config.write_text('[]')
+    elif damage == 'unknown keyword':
+        config.write_text(config.read_text().replace('"L": 3', '"nonsense": 3'))
+    elif damage == 'unknown model':
+        config.write_text(config.read_text().replace('scat_linear', 'scat_nothing'))
     else:
         config.write_text(config.read_text().replace('"L": 3', '"L": 4'))
     with pytest.raises(ValueError, match='checkpoint') as raised:

@@ -1,0 +1,97 @@
+"""What follows from the data and is not asked for: image size, validation, features to try, how to train.
+
+Each choice comes with its reason, in one line for the terminal. None looks at a test image.
+"""
+import math
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .loop import Training
+
+SIDE = 64                       # of images that are larger and whose model asks for no other size
+VALIDATED = 100                 # images that tell a difference of a few points; of fewer, none are held out
+HELD_OUT = 0.1                  # part of the training images for validation
+LARGEST_J = 4
+SMALL = 40                      # side of images whose scales may all keep their places
+
+
+def image_size(own: Tuple[int, int], asked: Union[int, Sequence[int], None],
+               side: int) -> Tuple[Tuple[int, int], str]:
+    """(H, W) and why. Images of more pixels than side x side come to about as many, in their own proportions.
+
+    Args:
+        own: the images' median height and width.
+    """
+    if asked is not None:
+        return ((asked, asked) if isinstance(asked, int) else (asked[0], asked[1])), 'as asked for'
+    height, width = own
+    if height * width <= side * side:
+        return own, 'their own, the median'
+    scale = side / math.sqrt(height * width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return size, f'as many pixels as {side} x {side} in the proportions of {height} x {width}, the median'
+
+
+def held_out(targets: Sequence[int]) -> Tuple[float, str]:
+    """The part of these training images to hold out for validation, and why."""
+    count = HELD_OUT * len(targets)
+    if count < VALIDATED:
+        return 0., f'none held out: {HELD_OUT:.0%} of {len(targets):,} images would be too few to tell by'
+    if np.unique(targets, return_counts=True)[1].min() < 2:
+        return 0., 'none held out: a class has only one image'
+    return HELD_OUT, f'{HELD_OUT:.0%} of the training images held out, of each class'
+
+
+def features(size: Tuple[int, int], given: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """Keywords of models to choose between by cross-validation: with the places of what is seen, or without.
+
+    Place matters for things, not for textures. Few, since few images choose among many by chance; several scales at
+    once, which is as good as the best of them. What is given stays as it is.
+    """
+    least = min(size)
+    J = given.get('J', max(1, min(LARGEST_J, round(math.log2(least)) - 2)))
+    small = least <= SMALL
+    found: List[Dict[str, Any]] = []
+    for pool in [given['global_pool']] if 'global_pool' in given else ['flat', 'avg']:
+        # All scales in all places of a larger image would be too many numbers.
+        finer = 2 if small else 0 if pool == 'flat' else 1
+        found.append({'J': J, 'scales': tuple(range(max(1, J - finer), J + 1)), 'global_pool': pool, **given})
+    return found
+
+
+def training(asked: Dict[str, Any], count: int, linear: bool) -> Tuple[Training, str]:
+    """How to train on so many images by gradients, and why; what is asked for stays as it is.
+
+    The more images, the more steps, as their root; from small batches to few images.
+
+    Args:
+        asked: fields of `Training` by name.
+        linear: whether the model is linear behind its scattering, and begins with a fitted classifier.
+    """
+    batch_size = asked.get('batch_size') or next(b for n, b in ((300, 16), (3000, 32), (20_000, 64), (math.inf, 128))
+                                                 if count <= n)
+    updates = max(1, count // min(batch_size, count))
+    many = count > 20_000
+    chosen = {
+        'batch_size': batch_size, 'epochs': max(5, round((20 if linear else 50) * math.sqrt(count) / updates)),
+        'lr': 5e-4 if many else 1e-3, 'weight_decay': 0.5 if many and linear else 0.05,
+        'label_smoothing': 0.1 if many else 0.2,
+        'augment': 'none' if linear else 'shift'}
+    result = Training(**{**chosen, **asked})
+    why = (f'{result.epochs} epochs of {result.opt} at {result.lr:g}, batches of {result.batch_size}, label smoothing '
+           f'{result.label_smoothing:g}, augmentation {result.augment}: for {count:,} images'
+           + ', and as asked for' * bool(asked.keys() & chosen.keys()))
+    return result, why
+
+
+def better(right: Optional[np.ndarray], than: Optional[np.ndarray]) -> bool:
+    """Whether answers are right for more images than others are, by more than the standard error of the difference.
+
+    Args:
+        right, than: for each validation image whether it is right; None without any.
+    """
+    if right is None or than is None:
+        return False
+    gained, lost = np.sum(right & ~than), np.sum(than & ~right)
+    return bool(gained - lost > math.sqrt(gained + lost))

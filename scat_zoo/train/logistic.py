@@ -1,0 +1,213 @@
+"""Logistic regression on the features of a model: fitted to convergence, with features chosen by cross-validation.
+
+From few images this beats gradient descent on the same classifier, which stops early or overfits, and takes seconds.
+It is the floor that training has to rise above.
+"""
+import importlib.util
+import warnings
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+# Inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak.
+STRENGTHS = tuple(10. ** power for power in range(-4, 4))
+FOLDS = 5
+# Images that are enough to choose features by; bytes of images or features that are kept at a time.
+ENOUGH, MOST_BYTES = 1000, 1 << 29
+BATCH = 256
+# Bytes of features below which a second thread slows the products down: they are small, and it waits at each.
+ALONE = 1 << 27
+
+
+class Choice(NamedTuple):
+    """Keywords of a model and the inverse strength C, with the mean log-loss and the accuracy in per cent of their
+    cross-validation; None for both where the classes are too small for one."""
+    kwargs: Dict[str, Any]
+    C: float
+    loss: Optional[float]
+    accuracy: Optional[float]
+
+
+def check() -> None:
+    """Refuse to begin without scikit-learn.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if importlib.util.find_spec('sklearn') is None:
+        raise ValueError('training needs scikit-learn: install it, or scat_zoo with the extra train')
+
+
+def stacked(dataset: Dataset, most: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+    """Prepared images (n, C, H, W) and classes (n), of an even spread of at most so many, and of MOST_BYTES.
+
+    The order is that of the data set, in which classes may come one after the other: batches of it are no fair draw.
+    """
+    bytes_each = dataset[0][0].numel() * 4
+    count = min(len(dataset), most or len(dataset), max(1, MOST_BYTES // bytes_each))
+    indices = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
+    part = torch.utils.data.Subset(dataset, indices)
+    batches = list(tqdm(DataLoader(part, BATCH), 'reading', unit='batch', dynamic_ncols=True, leave=False, delay=1))
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], nn.Module], x: Tensor, y: Tensor,
+           balanced: bool, device: torch.device) -> Choice:
+    """The keywords, among those of `candidates`, and C with the least log-loss in cross-validation on these images.
+
+    The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
+    one image has no say. With few images there are several rounds of folds.
+
+    Args:
+        build: makes the model of some keywords.
+        x, y: images (n, C, H, W) and classes (n); of more than ENOUGH images, that many by class are taken.
+        balanced: whether classes weigh alike, and not images.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    if len(y) > ENOUGH:
+        some = evenly(y, ENOUGH)
+        x, y = x[some], y[some]
+    counts = torch.bincount(y)
+    often = counts[y] > 1
+    folds = min(FOLDS, int(counts.max()))
+    if len(y[often].unique()) < 2 or folds < 2:
+        return Choice(dict(candidates[0]), 1., None, None)
+    splits = list(RepeatedStratifiedKFold(
+        n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0).split(y[often], y[often]))
+    results: List[Choice] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
+        bar = tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
+                   leave=False)
+        for kwargs in candidates:
+            model = build(kwargs).to(device)
+            fit_norms(model, x, device)
+            found = reduced(features(model, x, device)[often])
+            losses, right = np.zeros((2, len(STRENGTHS)))
+            for train, test in splits:
+                fold_loss, fold_right = _along_path(found, y[often].numpy(), train, test, balanced)
+                losses, right = losses + fold_loss / len(splits), right + fold_right / len(splits)
+                bar.update()
+            best = int(losses.argmin())
+            results.append(Choice(dict(kwargs), STRENGTHS[best], float(losses[best]), 100 * float(right[best])))
+        bar.close()
+    return min(results, key=lambda choice: choice.loss)
+
+
+def _along_path(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
+                balanced: bool) -> Tuple[np.ndarray, np.ndarray]:
+    """Log-loss and share of right answers on a fold, for each of STRENGTHS, each fit starting where the last ended."""
+    from sklearn.metrics import accuracy_score, log_loss
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    model, losses, right = _regression(1., balanced), [], []
+    weights = compute_sample_weight('balanced', y[test]) if balanced else None
+    for C in STRENGTHS:
+        with _few_threads(x):
+            model.set_params(C=C).fit(x[train], y[train])
+        told = model.predict_proba(x[test])
+        losses.append(log_loss(y[test], told, labels=model.classes_, sample_weight=weights))
+        right.append(accuracy_score(y[test], model.classes_[told.argmax(1)], sample_weight=weights))
+    return np.array(losses), np.array(right)
+
+
+def _regression(C: float, balanced: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=C, max_iter=1000, class_weight='balanced' if balanced else None, warm_start=True)
+
+
+def _few_threads(x: np.ndarray) -> ContextManager:
+    from threadpoolctl import threadpool_limits  # scikit-learn's own
+
+    return threadpool_limits(1 if x.nbytes < ALONE else None)
+
+
+def fit(model: nn.Module, x: Tensor, y: Tensor, C: float, balanced: bool, device: torch.device) -> None:
+    """Give the norms the statistics of these images, and the classifier the weights of the regression on their
+    features.
+
+    Args:
+        model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
+        x, y: images (n, C, H, W) and classes (n), each class at least once. Where their features are more than
+            MOST_BYTES, an even spread of the images is used for the classifier.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    model.to(device)
+    fit_norms(model, x, device)
+    classifier = model.get_classifier()
+    most = max(1, MOST_BYTES // (4 * classifier.in_features))
+    if len(x) > most:
+        some = evenly(y, most)
+        x, y = x[some], y[some]
+    found = features(model, x, device)
+    mean = found.mean(0)
+    basis, coordinates = span(found - mean)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        with _few_threads(coordinates.numpy()):
+            regression = _regression(C, balanced).fit(coordinates.numpy(), y.numpy())
+    weight, bias = (torch.from_numpy(np.asarray(a)).double() for a in (regression.coef_, regression.intercept_))
+    if len(weight) == 1:                                        # scikit-learn gives the one difference of two classes
+        weight, bias = torch.cat([-weight / 2, weight / 2]), torch.cat([-bias / 2, bias / 2])
+    if basis is not None:
+        weight = weight @ basis.T
+    with torch.no_grad():
+        # Classes that had no image are never the answer.
+        classifier.weight.zero_()
+        classifier.bias.fill_(float(bias.min()) - 30)
+        present = torch.from_numpy(regression.classes_)
+        classifier.weight[present] = weight.to(classifier.weight)
+        classifier.bias[present] = (bias - weight @ mean.double()).to(classifier.bias)
+
+
+def fit_norms(model: nn.Module, x: Tensor, device: torch.device) -> None:
+    """Give all batch norms the statistics of these images, in eval mode; in batches that are a draw of all of them."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    # No small batch at the end: the statistics are averages of the batches' own.
+    batches = [x[part] for part in order.tensor_split(max(1, len(x) // BATCH))]
+    update_bn(batches, model, device)
+    model.eval()
+
+
+@torch.inference_mode()
+def features(model: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+    """What the classifier gets of images (n, C, H, W): (n, features), in float32 in main memory."""
+    model.eval()
+    return torch.cat([model.forward_head(model.forward_features(part.to(device)), pre_logits=True).float().cpu()
+                      for part in x.split(BATCH)]).clone()
+
+
+def span(x: Tensor) -> Tuple[Optional[Tensor], Tensor]:
+    """Of centred features (n, d), more than images: an orthonormal basis (d, n) of what they span, and the coordinates
+    (n, n). The weights of an l2-penalised regression lie in that span, so nothing is lost. Else, None and x."""
+    x = x.double()
+    if x.shape[1] <= x.shape[0]:
+        return None, x
+    basis, upper = torch.linalg.qr(x.T)
+    return basis, upper.T.contiguous()
+
+
+def reduced(x: Tensor) -> np.ndarray:
+    """Centred features, in coordinates of their span."""
+    return span(x - x.mean(0))[1].numpy()
+
+
+def evenly(y: Tensor, most: int) -> Tensor:
+    """Indices of at most about `most` images, as many of each class as there are or as its share, one at least."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = []
+    for c in y.unique():
+        of_class = torch.nonzero(y == c).flatten()
+        count = max(2, round(most * len(of_class) / len(y)))
+        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:count]])
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,174 @@
+"""Classifying image files, of any number, with a checkpoint or shipped weights: what `scat-zoo predict` does."""
+import contextlib
+import csv
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..models import shipped
+from . import augment, checkpoint, images
+
+MANY = 50                       # from so many files on there is a progress bar
+
+
+class Prediction(NamedTuple):
+    """Of one file: its likeliest classes and their probabilities, the likeliest first, or why there are none."""
+    path: Path
+    classes: List[Tuple[str, float]]
+    error: Optional[str]
+
+
+class Predictor:
+    """The model of a checkpoint or run's folder, or of shipped weights, for image files.
+
+    Raises:
+        ValueError: in one sentence, if there is no such model.
+    """
+
+    def __init__(self, model_or_checkpoint: str, device: torch.device) -> None:
+        check_name(model_or_checkpoint)
+        self.model = checkpoint.open_model(model_or_checkpoint, {}).to(device)
+        self.value_range = checkpoint.value_range(model_or_checkpoint)
+        self.transform = augment.eval_transform(self.model)
+        self.device = device
+        names = self.model.pretrained_cfg.get('label_names') or ()
+        count = self.model.num_classes
+        self.classes = list(names) if len(names) == count else [str(i) for i in range(count)]
+
+    def __call__(self, files: Sequence[Path], topk: int, batch_size: int = 64) -> Iterator[Prediction]:
+        """The `topk` classes of each file, in order; of what cannot be read, the error. One batch is in memory."""
+        for i in range(0, len(files), batch_size):
+            batch = files[i:i + batch_size]
+            read = [self._read(file) for file in batch]
+            pictures = [picture for picture in read if isinstance(picture, Tensor)]
+            found = iter(self._classify(torch.stack(pictures), topk) if pictures else ())
+            for file, picture in zip(batch, read):
+                yield Prediction(file, *(next(found) if isinstance(picture, Tensor) else ([], picture)))
+
+    def _read(self, file: Path) -> Union[Tensor, str]:
+        """The image (C, H, W) as the model takes it, or why there is none."""
+        try:
+            picture = images.prepare(images.open_image(file), self.model.in_chans, self.value_range)
+            return self.transform(picture)
+        except Exception as error:              # whatever it is, the file must not cost the others their answers
+            return ' '.join(str(error).split()) or type(error).__name__
+
+    @torch.inference_mode()
+    def _classify(self, pictures: Tensor, topk: int) -> List[Tuple[List[Tuple[str, float]], Optional[str]]]:
+        logits = self.model(pictures.to(self.device)).float()                   # (images, classes)
+        best, index = logits.softmax(1).topk(min(topk, len(self.classes)))
+        return [([(self.classes[i], p) for i, p in zip(row_i, row_p)], None) if finite
+                else ([], "the model's output is not finite, so the image has values that are not, or far too large")
+                for row_i, row_p, finite in zip(index.tolist(), best.tolist(), logits.isfinite().all(1).tolist())]
+
+
+def check_name(model_or_checkpoint: str) -> None:
+    """Refuse what is neither a folder nor the name of weights that come with the package."""
+    if not Path(model_or_checkpoint).is_dir() and model_or_checkpoint not in shipped.names():
+        raise ValueError(f'{model_or_checkpoint!r} is no checkpoint folder, and no weights come under that name; '
+                         f'known: {", ".join(shipped.names())}')
+
+
+def find(paths: Sequence[Path]) -> List[Path]:
+    """These files, and in the place of a folder the images in it and in its folders, sorted.
+
+    Raises:
+        ValueError, OSError: in one sentence, if a path is neither, or a folder cannot be searched or has no image.
+    """
+    files: List[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(_search(path))
+            if not found:
+                raise ValueError(f'no images in the folder {path}')
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(f'{path} is neither a file nor a folder' if path.exists() else
+                             f'no file or folder {path}')
+    return files
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    seen = set()                                # links may lead round in circles
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        place = os.path.realpath(where)
+        folders[:] = [name for name in folders if not name.startswith('.') and place not in seen]
+        if place not in seen:
+            yield from (file for file in (Path(where) / name for name in names) if images.is_image(file))
+        seen.add(place)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def show(model_or_checkpoint: str, paths: Sequence[Path], topk: int, device: torch.device,
+         table: Optional[Path] = None) -> None:
+    """Print the classes of all images, and write them into `table`, a csv file; see the command `scat-zoo predict`.
+
+    Raises:
+        ValueError, OSError: on bad input, before any work; and at the end, if images could not be read.
+        BrokenPipeError: if nobody reads what is printed and there is no table to go on for.
+    """
+    check_name(model_or_checkpoint)
+    files = find(paths)
+    predictor = Predictor(model_or_checkpoint, device)
+    columns = min(topk, len(predictor.classes))
+    header = [title for i in range(1, columns + 1) for title in (f'class{i}', f'probability{i}')]
+    failed = 0
+    with _written(table, ['path', *header, 'error']) as write, tqdm(
+            total=len(files), desc='predict', unit='image', dynamic_ncols=True, disable=len(files) < MANY) as bar:
+        # In a terminal, lines go above the bar.
+        say = bar.write if sys.stdout.isatty() else _print
+        for path, classes, error in predictor(files, topk):
+            failed += error is not None
+            cells = [cell for name, p in classes for cell in (name, f'{p:.6g}')]
+            write([path, *(cells or [''] * len(header)), error or ''])
+            lines = [f'  error: {error}'] if error else [
+                f'  {100 * p:6.2f} %  {images.shown(name)}' for name, p in classes]
+            try:
+                say('\n'.join([images.shown(path), *lines]))
+            except BrokenPipeError:
+                if table is None:
+                    raise
+                discard_stdout()
+            bar.update()
+    if failed:
+        raise ValueError(f'{failed:,} of {len(files):,} images could not be read')
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)                     # so that a closed pipe is noticed here
+
+
+def discard_stdout() -> None:
+    """Let go nowhere what is printed from here on, and what waits to be: whoever read it has closed the pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _written(file: Optional[Path], header: List[str]) -> Iterator[Callable[[List[Any]], Any]]:
+    """What writes a row of the csv file, which is there once all are; without a file, nothing is written."""
+    if file is None:
+        yield lambda row: None
+        return
+    partial = file.with_name(f'{file.name}.partial')
+    # A path need not be text: its bytes are written as escapes.
+    with open(partial, 'w', newline='', encoding='utf-8', errors='backslashreplace') as stream:
+        try:
+            rows = csv.writer(stream, lineterminator='\n')
+            rows.writerow(header)
+            yield rows.writerow
+        except BaseException:
+            partial.unlink()
+            raise
+    os.replace(partial, file)

@@ -1,0 +1,114 @@
+"""The folder of a run: who may write into it, with which settings a run goes on, and files that are whole or not there.
+"""
+import contextlib
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Sequence
+
+import filelock
+
+from .distributed import rank
+
+LOCK = '.lock'                  # in the output folder; see `held`
+
+
+def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
+    """Refuse an output folder that holds anything but the run to resume.
+
+    A run that saved nothing, since it failed in its first epoch, may begin anew with other settings. The same images
+    may lie elsewhere by now, and there may be more epochs to train for.
+    """
+    file = output / 'settings.json'
+    others = output.is_dir() and any(entry.name not in (file.name, LOCK) for entry in output.iterdir())
+    if not file.exists():
+        if others:
+            raise ValueError(f'{output} is not empty and holds no run; choose another --output')
+        return
+    if not resume:
+        raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
+    before, now = read_json(file), json.loads(json.dumps(settings))
+    if not isinstance(before, dict):
+        raise ValueError(f'{file} is broken: expected the settings of a run, got {before!r}')
+    before, now = _comparable(before, now)
+    if others and before != now:
+        raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, now)}')
+
+
+@contextlib.contextmanager
+def held(output: Path) -> Iterator[None]:
+    """Make the output folder, and keep other processes from training into it; under torchrun, the first process does.
+
+    Raises:
+        ValueError: if another is at it, or it cannot be made.
+    """
+    if rank() > 0:
+        yield
+        return
+    lock = filelock.FileLock(output / LOCK)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
+    except OSError as error:
+        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """Both without what may differ."""
+    same_images = before.get('fingerprint') and before.get('fingerprint') == now.get('fingerprint')
+    epochs = [settings.get('training', {}).get('epochs') for settings in (before, now)]
+    more = all(type(count) is int for count in epochs) and epochs[1] >= epochs[0]
+    both = []
+    for settings in (before, now):
+        left_out = {'data', 'root', 'fingerprint'} if same_images else set()
+        kept = {key: value for key, value in settings.items() if key not in left_out}
+        if more:
+            kept['training'] = {key: value for key, value in kept['training'].items() if key != 'epochs'}
+        both.append(kept)
+    return both
+
+
+def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> str:
+    """Each entry that differs, those of nested dicts on their own."""
+    changes = []
+    for key in {**before, **now}:
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            changes.append(_changes(a, b, f'{prefix}{key}.'))
+        elif a != b:
+            changes.append(f'{prefix}{key} was {a}, is {b}')
+    return '; '.join(filter(None, changes))
+
+
+def read_json(file: Path) -> Any:
+    """What the file holds.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f'{file} is broken: {error}') from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write the file as a whole or not at all."""
+    partial = file.with_suffix('.partial')
+    partial.write_text(json.dumps(content, indent=2))
+    os.replace(partial, file)
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write the table as a whole or not at all."""
+    partial = file.with_suffix('.partial')
+    with open(partial, 'w', newline='') as stream:
+        csv.writer(stream).writerows([header, *rows])
+    os.replace(partial, file)

@@ -1,0 +1,183 @@
+"""A look into every image file before any training: which are broken, and what the others have in common."""
+import math
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .distributed import rank
+from .folders import NAMED, ImageFiles, some
+from .images import channels_of, open_image, shown, with_channels
+
+MEASURED = 5000                 # images from which mean and deviation are taken, at most about
+
+
+class Found(NamedTuple):
+    """What all files together tell. Mean and deviation are those of the values scaled to 0 to 1, by channel."""
+    input_size: Tuple[int, int, int]
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+    value_range: Optional[Tuple[float, float]]
+    notes: Tuple[str, ...]
+
+
+class Facts(NamedTuple):
+    """What one file tells. A picture of three equal channels is grey."""
+    size: Tuple[int, int]
+    channels: int
+    deep: bool
+    alpha: bool
+    low: float
+    high: float
+    moments: Optional[np.ndarray]       # (2, channels): of the values and of their squares; 8 bits are 0 to 1 here
+
+
+def look(parts: Dict[str, ImageFiles], skip_broken: bool) -> Tuple[Dict[str, ImageFiles], Found]:
+    """Open every file: the parts, without broken files if these are to be skipped, and what the first part tells.
+
+    Raises:
+        ValueError: naming files that cannot be read, or that do not fit together.
+    """
+    files = [file for part in parts.values() for file, _ in part.samples]
+    facts = iter(_look_into(files, math.ceil(len(next(iter(parts.values()))) / MEASURED)))
+    facts = {name: [next(facts) for _ in part.samples] for name, part in parts.items()}
+    broken = [fact for of_part in facts.values() for fact in of_part if isinstance(fact, str)]
+    if broken and not skip_broken:
+        raise ValueError(f'{len(broken):,} of {len(files):,} images cannot be read; --skip-broken leaves them out:'
+                         f'{_reasons(broken)}')
+    for name, part in parts.items():
+        good = [i for i, fact in enumerate(facts[name]) if not isinstance(fact, str)]
+        lost = sorted(set(part.targets) - {part.targets[i] for i in good})
+        if lost:
+            raise ValueError(f'no {name} images are left of {some([part.classes[c] for c in lost])} without those that '
+                             f'cannot be read:{_reasons(broken)}')
+        parts = {**parts, name: part.subset(good)}
+        facts[name] = [facts[name][i] for i in good]
+    found = _summary(parts, facts)
+    if broken:
+        note = f'{len(broken):,} of {len(files):,} images cannot be read and are left out, such as {_named(broken[0])}'
+        found = found._replace(notes=(*found.notes, note))
+    return parts, found
+
+
+def _reasons(broken: List[str]) -> str:
+    lines = map(_named, broken[:NAMED])
+    more = [f'and {len(broken) - NAMED:,} more'] if len(broken) > NAMED else []
+    return '\n  '.join(['', *lines, *more])
+
+
+def _named(error: str) -> str:
+    """The file, a colon and the reason."""
+    return error.removeprefix('cannot read the image ')
+
+
+def _look_into(files: List[str], step: int) -> List[Union[Facts, str]]:
+    """Facts of each file, or why it cannot be read; every `step`-th of those that can keeps its moments."""
+    Image.init()                                                # not left to threads
+    found, good = [], 0
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        with warnings.catch_warnings():                         # Pillow's, about metadata
+            warnings.simplefilter('ignore')
+            for fact in tqdm(pool.map(_facts, files), 'reading', len(files), leave=False, unit='image', delay=2,
+                             dynamic_ncols=True, disable=rank() > 0):
+                if not isinstance(fact, str):
+                    fact = fact if good % step == 0 else fact._replace(moments=None)
+                    good += 1
+                found.append(fact)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)          # after Ctrl-C, at once
+    return found
+
+
+def _facts(file: str) -> Union[Facts, str]:
+    try:
+        picture = open_image(file)
+    except ValueError as error:
+        return str(error)
+    deep = isinstance(picture, np.ndarray)
+    if deep:
+        array, low, high = picture, float(picture.min()), float(picture.max())
+        moments = np.stack([array.mean((0, 1), np.float64), np.square(array, dtype=np.float64).mean((0, 1))])
+    else:
+        image = with_channels(picture, channels_of(picture))
+        array, low, high = np.asarray(image).reshape(image.height, image.width, -1), 0., 1.
+        levels, counts = np.arange(256) / 255, np.reshape(image.histogram(), (-1, 256))
+        moments = np.stack([counts @ levels, counts @ levels ** 2]) / (image.height * image.width)
+    height, width, channels = array.shape
+    if channels == 3 and np.array_equal(array[..., 0], array[..., 1]) and np.array_equal(array[..., 1], array[..., 2]):
+        channels, moments = 1, moments[:, :1]
+    alpha = not deep and picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
+    return Facts((height, width), channels, deep, alpha, low, high, moments)
+
+
+def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Found:
+    pairs = [(file, fact) for name, part in parts.items() for (file, _), fact in zip(part.samples, facts[name])]
+    _check_agreement(pairs)
+    of_training, *of_others = facts.values()
+    deep = [fact for fact in of_training if fact.deep]
+    value_range = None
+    if deep:
+        low, high = min(fact.low for fact in deep), max(fact.high for fact in deep)
+        value_range = (low, high if high > low else low + 1)
+    elif any(fact.deep for others in of_others for fact in others):
+        file = next(file for file, fact in pairs if fact.deep)
+        raise ValueError(f'the training images have 8 bits, so the range of the values in {shown(file)} is not known')
+    sizes = np.array([fact.size for fact in of_training])
+    channels = max(fact.channels for fact in of_training)
+    height, width = np.median(sizes, 0).astype(int).tolist()
+    mean, std = _statistics([fact for fact in of_training if fact.moments is not None], channels, value_range)
+    notes = [_channels_note(of_training, channels), _sizes_note(sizes, height, width)]
+    if value_range is not None:
+        notes.append(f'{len(deep):,} of {len(of_training):,} training images have more than 8 bits; their values from '
+                     f'{low:g} to {high:g} become 0 to 1')
+    alpha = sum(fact.alpha for fact in of_training)
+    if alpha:
+        notes.append(f'{alpha:,} training images have an alpha channel, which is left out')
+    return Found((channels, height, width), mean, std, value_range, tuple(notes))
+
+
+def _check_agreement(facts: List[Tuple[str, Facts]]) -> None:
+    """Refuse a mix of channels, that of grey and colour aside."""
+    kinds: Dict[int, str] = {}
+    for file, fact in facts:
+        kinds.setdefault(3 if fact.channels == 1 else fact.channels, file)
+    if len(kinds) > 1:
+        (a, one), (b, other) = list(kinds.items())[:2]
+        a, b = ('1 or 3' if channels == 3 else channels for channels in (a, b))
+        raise ValueError(f'the images differ in their channels: {shown(one)} has {a}, {shown(other)} has {b}')
+
+
+def _statistics(facts: List[Facts], channels: int, value_range: Optional[Tuple[float, float]]
+                ) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
+    """Mean and deviation by channel. Each image has the same weight, since all become one size."""
+    moments = []
+    for fact in facts:
+        first, second = fact.moments
+        if fact.deep:
+            low, span = value_range[0], value_range[1] - value_range[0]
+            first, second = (first - low) / span, (second - 2 * low * first + low ** 2) / span ** 2
+        moments.append(np.broadcast_to([first, second], (2, channels)))
+    first, second = np.mean(moments, 0)
+    return tuple(first.tolist()), tuple(np.sqrt(np.maximum(second - first ** 2, 1e-6)).tolist())
+
+
+def _channels_note(facts: List[Facts], channels: int) -> str:
+    if channels == 1:
+        return 'all training images are grey: 1 channel'
+    if channels == 3:
+        colour = sum(fact.channels == 3 for fact in facts)
+        return f'{colour:,} of {len(facts):,} training images are in colour: 3 channels'
+    return f'all images have {channels} channels'
+
+
+def _sizes_note(sizes: np.ndarray, height: int, width: int) -> str:
+    (lowest, narrowest), (highest, widest) = sizes.min(0), sizes.max(0)
+    if (sizes == sizes[0]).all():
+        return f'all training images have {height} x {width} pixels (height x width)'
+    return (f'training images are {lowest} to {highest} pixels high and {narrowest} to {widest} wide, '
+            f'{height} x {width} in the median')
