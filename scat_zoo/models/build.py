@@ -7,6 +7,7 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
+from . import shipped
 from .stem import ScatteringStem
 from .upstream import FeatureGetterNet
 
@@ -45,10 +46,17 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
     stored = kwargs.get('learnable') or kwargs.get('frozen_filters') or kwargs.get('init') == 'random'
     if stored and kwargs.get('parametrization', 'pixelwise') == 'pixelwise':
         overlay['fixed_input_size'] = True
-    model = build_model_with_cfg(
-        model_cls, variant, pretrained, pretrained_filter_fn=filter_fn, pretrained_cfg_overlay=overlay,
-        feature_cfg=dict(out_indices=tuple(range(levels)), **(feature_cfg or {'feature_cls': ScatteringFeatures})),
-        **kwargs)
+    try:
+        model = build_model_with_cfg(
+            model_cls, variant, pretrained, pretrained_filter_fn=filter_fn, pretrained_cfg_overlay=overlay,
+            feature_cfg=dict(out_indices=tuple(range(levels)), **(feature_cfg or {'feature_cls': ScatteringFeatures})),
+            **kwargs)
+    except RuntimeError as error:
+        names = [f'{variant}.{tag}' for tag in shipped.tags(variant)]
+        if names and 'No pretrained weights exist' in str(error):
+            raise RuntimeError(f'No pretrained weights exist for {variant} without a tag: ask for '
+                               f'{" or ".join(names)}.') from error
+        raise
     cfg = model.pretrained_cfg
     size = to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])
     channels = kwargs.get('in_chans') or cfg['input_size'][0]

@@ -82,8 +82,8 @@ def test_running_statistics_are_the_average_of_ten_steps_then_torchs(norm):
     torchs.load_state_dict(norm.state_dict())
     for x in batches[10:]:
         norm(x), torchs(x)
-    for key, value in torchs.state_dict().items():
-        assert torch.allclose(norm.state_dict()[key], value, rtol=1e-3), key        # torch's variance: n / (n - 1) of ours
+    for key, value in torchs.state_dict().items():                  # torch's variance: n / (n - 1) of ours
+        assert torch.allclose(norm.state_dict()[key], value, rtol=1e-3), key
     # With no momentum, an average over all; so torch's own recalibration of averaged weights works.
     torch.optim.swa_utils.update_bn(list(batches), norm)
     assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-5)
