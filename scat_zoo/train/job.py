@@ -141,6 +141,8 @@ def _check(job: Job) -> None:
 def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
     """The images as the model gets them, and a line on each choice."""
     data = load(job.data, job.root, job.val_fraction or 0., seed, job.test_fraction, job.skip_broken)
+    if len(data.classes) < 2:
+        raise ValueError(f'{job.data} has images of one class, {data.classes[0]!r}; a classifier needs two or more')
     if data.val is None and job.val_fraction is None:
         fraction, line = choices.held_out(targets_of(data.train))
         data = data._replace(**dict(zip(('train', 'val'), split(data.train, fraction, seed))))
