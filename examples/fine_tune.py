@@ -2,7 +2,7 @@
 
     python examples/fine_tune.py [CHECKPOINT_FOLDER]
 
-Three epochs show the steps; `scat-zoo train` is the whole recipe.
+Three epochs show the steps; `scat-zoo train --learnable` chooses how to train, and begins with a fitted classifier.
 """
 import sys
 import tempfile
