@@ -50,7 +50,7 @@ def features(size: Tuple[int, int], given: Dict[str, Any]) -> List[Dict[str, Any
     once, which is as good as the best of them. What is given stays as it is.
     """
     least = min(size)
-    J = given.get('J', max(1, min(LARGEST_J, round(math.log2(least)) - 2)))
+    J = given.get('J') or max(given.get('scales') or [max(1, min(LARGEST_J, round(math.log2(least)) - 2))])
     small = least <= SMALL
     found: List[Dict[str, Any]] = []
     for pool in [given['global_pool']] if 'global_pool' in given else ['flat', 'avg']:
@@ -60,10 +60,10 @@ def features(size: Tuple[int, int], given: Dict[str, Any]) -> List[Dict[str, Any
     return found
 
 
-def training(asked: Dict[str, Any], count: int, linear: bool) -> Tuple[Training, str]:
-    """How to train on so many images by gradients, and why; what is asked for stays as it is.
+def training(asked: Dict[str, Any], count: int, linear: bool) -> Training:
+    """How to train on so many images by gradients; what is asked for stays as it is.
 
-    The more images, the more steps, as their root; from small batches to few images.
+    The more images, the more steps, as their root; of few images, small batches.
 
     Args:
         asked: fields of `Training` by name.
@@ -75,18 +75,36 @@ def training(asked: Dict[str, Any], count: int, linear: bool) -> Tuple[Training,
     many = count > 20_000
     chosen = {
         'batch_size': batch_size, 'epochs': max(5, round((20 if linear else 50) * math.sqrt(count) / updates)),
-        'lr': 5e-4 if many else 1e-3, 'weight_decay': 0.5 if many and linear else 0.05,
+        'weight_decay': 0.5 if many and linear else 0.05,
         'label_smoothing': 0.1 if many else 0.2,
         'augment': 'none' if linear else 'shift'}
-    result = Training(**{**chosen, **asked})
-    why = (f'{result.epochs} epochs of {result.opt} at {result.lr:g}, batches of {result.batch_size}, label smoothing '
-           f'{result.label_smoothing:g}, augmentation {result.augment}: for {count:,} images'
-           + ', and as asked for' * bool(asked.keys() & chosen.keys()))
-    return result, why
+    return Training(**{**chosen, **asked})
+
+
+def rate(started: bool, fitted_features: Optional[int]) -> float:
+    """The peak learning rate of Adam.
+
+    Each step moves each weight by about the rate, and so the output of a linear layer by as many times that as it has
+    features: one that is fitted already would be torn apart.
+
+    Args:
+        started: whether the model begins with weights that were trained before.
+        fitted_features: how many features a fitted classifier has on norms alone, None without one.
+    """
+    if fitted_features is not None:
+        return min(1e-3, 1 / fitted_features)
+    return 2e-4 if started else 1e-3
+
+
+def told(training: Training, count: int) -> str:
+    """How the model is trained, in a line."""
+    return (f'{training.epochs} epochs of {training.opt} at {training.lr:.2g}, batches of {training.batch_size}, label '
+            f'smoothing {training.label_smoothing:g}, augmentation {training.augment}: what {count:,} images call for, '
+            'or was asked for')
 
 
 def better(right: Optional[np.ndarray], than: Optional[np.ndarray]) -> bool:
-    """Whether answers are right for more images than others are, by more than the standard error of the difference.
+    """Whether answers are right for more images than others are, by more than two standard errors of the difference.
 
     Args:
         right, than: for each validation image whether it is right; None without any.
@@ -94,4 +112,4 @@ def better(right: Optional[np.ndarray], than: Optional[np.ndarray]) -> bool:
     if right is None or than is None:
         return False
     gained, lost = np.sum(right & ~than), np.sum(than & ~right)
-    return bool(gained - lost > math.sqrt(gained + lost))
+    return bool(gained - lost > 2 * math.sqrt(gained + lost))

@@ -33,7 +33,8 @@ def check(training: Training, model: nn.Module) -> None:
         raise ValueError(f'{training.lda_epochs} epochs through a discriminant analysis need one at the end too: '
                          'give the number of its passes, 1 or more')
     if training.lda and importlib.util.find_spec('sklearn') is None:
-        raise ValueError('linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra lda')
+        raise ValueError(
+            'linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra train')
     features = model.get_classifier().in_features if training.lda else 0
     if features > MOST_FEATURES:
         raise ValueError(f'linear discriminant analysis of {features:,} features needs several matrices of '

@@ -7,7 +7,7 @@ images say that it is better; unless it was asked for.
 """
 import copy
 import importlib.util
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -24,6 +24,7 @@ from ..scattering.plot import draw_change
 from . import augment, checkpoint, choices, discriminant, logistic, metrics
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
+from .images import check_channels
 from .loop import Training, fit, targets_of
 from .model import create, is_linear, own_side, start_from, unknown
 from .run_folder import check_folder, held, read_json, write_csv, write_json
@@ -91,7 +92,7 @@ def train(job: Job, device: torch.device) -> None:
     learned = job.learnable
     if learned is None:
         learned = data.val is not None and len(data.val) >= choices.VALIDATED
-    training, why = choices.training(job.training, len(data.train), bool(candidates))
+    training = choices.training(job.training, len(data.train), bool(candidates))
     discriminant.check(training, template)
     names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
     asked = ('learned' if learned else 'fixed') if options or job.learnable else None
@@ -100,7 +101,8 @@ def train(job: Job, device: torch.device) -> None:
     settings = {'model': job.model, 'start': job.start, 'learnable': job.learnable, 'model_kwargs': job.model_kwargs,
                 'data': job.data, 'root': str(job.root), 'fingerprint': data.fingerprint,
                 'input_size': data.input_size, 'val_fraction': job.val_fraction, 'test_fraction': job.test_fraction,
-                'training': asdict(training), 'processes': world_size()}
+                'training': {**asdict(training), 'lr': job.training.get('lr')} if names != ['probe'] else None,
+                'class_weights': training.class_weights, 'seed': seed, 'processes': world_size()}
     if rank() == 0:
         check_folder(job.output, settings, job.resume)
     with held(job.output):
@@ -110,10 +112,8 @@ def train(job: Job, device: torch.device) -> None:
                   f'validation and {len(data.test):,} test images of {len(data.classes)} classes; writing to '
                   f'{job.output}')
             lines.append(('filters', _why_filters(job, learned, data)))
-            if names != ['probe']:
-                lines.append(('training', why))
             for what, line in lines:
-                print(f'  {what:11} {line}', flush=True)
+                _say(what, line)
         wait()
         ways = _ways(job, names, template, candidates, given, data, training, device)
         start = copy.deepcopy(ways['learned'].model.scattering) if learned else None
@@ -152,11 +152,16 @@ def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
     asked = job.img_size or job.model_kwargs.get('img_size')
     size, why = choices.image_size(own, asked, max(choices.SIDE, own_side(job.model)))
     channels = job.model_kwargs.get('in_chans') or data.input_size[0]
+    check_channels(channels, data.input_size[0])
     if job.start:
         size, why = own, 'brought to that of the weights to start from'
     lines = [('images', note) for note in data.notes]
     lines += [('image size', f'{size[0]} x {size[1]}: {why}'), ('validation', line)]
     return data._replace(input_size=(channels, *size)), lines
+
+
+def _say(what: str, line: str) -> None:
+    print(f'  {what:11} {line}', flush=True)
 
 
 def _why_filters(job: Job, learned: bool, data: Data) -> str:
@@ -177,6 +182,11 @@ def _ways(job: Job, names: List[str], template: nn.Module, candidates: List[Dict
     """The models to train, in order. Those that are trained by gradients begin where the probe ends."""
     if 'probe' in names:
         template = _probe(job, template, candidates, data, training, device)
+    if 'lr' not in job.training:
+        fitted = template.get_classifier().in_features if 'probe' in names and is_linear(template) else None
+        training = replace(training, lr=choices.rate(bool(job.start), fitted))
+    if names != ['probe'] and rank() == 0:
+        _say('training', choices.told(training, len(data.train)))
     ways: Dict[str, Way] = {}
     for name in names:
         if name == 'probe':
@@ -215,8 +225,8 @@ def _probe(job: Job, template: nn.Module, candidates: List[Dict[str, Any]], data
         told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
         how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
             f'{choice.accuracy:.1f} % in cross-validation of {max(1, len(candidates))} sets of features')
-        print(f'  {"features":11} {told}: {how}\n  {"classifier":11} logistic regression fitted to convergence, C = '
-              f'{choice.C:g}', flush=True)
+        _say('features', f'{told}: {how}')
+        _say('classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
     return checkpoint.load(folder)
 
 
@@ -227,9 +237,10 @@ def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.
     val = None if data.val is None else _prepared(data.val, model, data)
     if training is not None:
         train_set = _prepared(data.train, model, data, training.augment)
-        title = f'{name} filters'
+        title, of_filters = f'{name} filters', job.output / f'{name}-filters.state'
 
         def log(history: List[Dict[str, float]]) -> None:
+            of_filters.unlink(missing_ok=True)          # what follows these epochs began where fewer of them ended
             rows = [(other, epoch, entry['loss'], entry.get('val_accuracy'))
                     for other, of in [(n, w.history) for n, w in ways.items() if n != name] + [(name, history)]
                     for epoch, entry in enumerate(of, 1)]
@@ -238,8 +249,7 @@ def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.
         random_seed(training.seed, rank())
         way.history = fit(model, train_set, val, training, device, job.output / f'{name}.state', title,
                           after_epoch=log)
-        way.history += discriminant.finish(
-            model, train_set, val, training, device, job.output / f'{name}-filters.state', title)
+        way.history += discriminant.finish(model, train_set, val, training, device, of_filters, title)
     if val is not None:
         targets, found = metrics.probabilities(model.to(device), val, device)
         way.right = found.argmax(1) == targets

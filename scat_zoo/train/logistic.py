@@ -14,6 +14,8 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from .loop import targets_of
+
 # Inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak.
 STRENGTHS = tuple(10. ** power for power in range(-4, 4))
 FOLDS, MANY_CLASSES = 5, 100
@@ -43,15 +45,13 @@ def check() -> None:
         raise ValueError('training needs scikit-learn: install it, or scat_zoo with the extra train')
 
 
-def stacked(dataset: Dataset, most: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-    """Prepared images (n, C, H, W) and classes (n), of an even spread of at most so many, and of MOST_BYTES.
+def stacked(dataset: Dataset) -> Tuple[Tensor, Tensor]:
+    """Prepared images (n, C, H, W) and classes (n), of as many as take MOST_BYTES, an even share of each class.
 
     The order is that of the data set, in which classes may come one after the other: batches of it are no fair draw.
     """
-    bytes_each = dataset[0][0].numel() * 4
-    count = min(len(dataset), most or len(dataset), max(1, MOST_BYTES // bytes_each))
-    indices = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
-    part = torch.utils.data.Subset(dataset, indices)
+    most = max(1, MOST_BYTES // (4 * dataset[0][0].numel()))
+    part = torch.utils.data.Subset(dataset, evenly(torch.as_tensor(targets_of(dataset)), most).tolist())
     batches = list(tqdm(DataLoader(part, BATCH), 'reading', unit='batch', dynamic_ncols=True, leave=False, delay=1))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
@@ -81,12 +81,12 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         return Choice(dict(candidates[0]), 1., None, None)
     # Hundreds of classes take as many times longer, and are told apart by fewer folds.
     folds = min(folds, FOLDS if len(counts) <= MANY_CLASSES else 2)
-    splits = list(RepeatedStratifiedKFold(
-        n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0).split(y[often], y[often]))
     results: List[Choice] = []
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
+        splits = list(RepeatedStratifiedKFold(
+            n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0).split(y[often], y[often]))
         bar = tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                    leave=False)
         for kwargs in candidates:

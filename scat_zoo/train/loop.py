@@ -17,7 +17,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, accuracy, distribute_bn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..models.freezing import param_groups
@@ -90,6 +90,7 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
     weights = None if weights is None else weights.to(device)
     if state_file.exists():
         done, loss_sum, history, threads = _restore(state_file, model, optimizer, device)
+        scheduler.step_update(done)                             # there may be more epochs than before
     if threads is None:
         threads = helpful_threads(model, train, batch_size, device)
 
@@ -166,6 +167,8 @@ def class_weights(train: Dataset, training: Training) -> Optional[Tensor]:
 
 def targets_of(dataset: Dataset) -> List[int]:
     """The class of each image."""
+    if isinstance(dataset, ConcatDataset):
+        return [target for part in dataset.datasets for target in targets_of(part)]
     return dataset.targets if hasattr(dataset, 'targets') else targets_of(dataset.dataset)
 
 

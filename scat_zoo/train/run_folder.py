@@ -21,7 +21,8 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
     may lie elsewhere by now, and there may be more epochs to train for.
     """
     file = output / 'settings.json'
-    others = output.is_dir() and any(entry.name not in (file.name, LOCK) for entry in output.iterdir())
+    others = output.is_dir() and any(
+        entry.name not in (file.name, file.with_suffix('.partial').name, LOCK) for entry in output.iterdir())
     if not file.exists():
         if others:
             raise ValueError(f'{output} is not empty and holds no run; choose another --output')
@@ -63,13 +64,16 @@ def held(output: Path) -> Iterator[None]:
 def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, Any]]:
     """Both without what may differ."""
     same_images = before.get('fingerprint') and before.get('fingerprint') == now.get('fingerprint')
-    epochs = [settings.get('training', {}).get('epochs') for settings in (before, now)]
+    epochs = [(settings.get('training') or {}).get('epochs') for settings in (before, now)]
     more = all(type(count) is int for count in epochs) and epochs[1] >= epochs[0]
+    never = before.get('training') is None                      # by gradients
     both = []
     for settings in (before, now):
         left_out = {'data', 'root', 'fingerprint'} if same_images else set()
         kept = {key: value for key, value in settings.items() if key not in left_out}
-        if more:
+        if never:
+            kept.pop('training', None)
+        elif more:
             kept['training'] = {key: value for key, value in kept['training'].items() if key != 'epochs'}
         both.append(kept)
     return both
