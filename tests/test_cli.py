@@ -20,19 +20,21 @@ from scat_zoo.train import checkpoint, data
 
 ROOT = Path(__file__).parents[1]
 # A small model, for a run of seconds.
-SMALL = ['--model-kwargs', 'L=2', '--epochs', '4', '--augment']
+SMALL = ['--model-kwargs', 'L=2', 'global_pool=avg', '--epochs', '4', '--augment']
+# How many threads help depends on the load, and bits on the number of threads.
+ONE_THREAD = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 
 def command(*args):
     return [sys.executable, '-m', 'scat_zoo', *map(str, args)]
 
 
-def scat_zoo(*args, **kwargs):
-    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300, **kwargs)
+def scat_zoo(*args, env=ONE_THREAD):
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300, env=env)
 
 
 def weights(folder):
-    return {f'{part}/{key}': value for part in ('checkpoint', 'checkpoint-frozen')
+    return {f'{part}/{key}': value for part in ('checkpoint', 'checkpoint-probe', 'checkpoint-fixed')
             for key, value in load_file(folder / part / 'model.safetensors').items()}
 
 
@@ -46,15 +48,21 @@ def whole_run(tmp_path_factory):
 
 def test_train_writes_what_it_says(whole_run):
     output, result = whole_run
-    accuracies = re.findall(r'^test accuracy (\d\d\.\d\d) %$', result.stdout, re.MULTILINE)
-    frozen = re.findall(r'with frozen filters, same recipe: (\d\d\.\d\d) %', result.stdout)
+    accuracies = re.findall(r'^test accuracy (\d\d\.\d\d) % of 2,000 images', result.stdout, re.MULTILINE)
+    told = re.findall(r'^(?:fitted|trained).*validation (\d\d\.\d\d) %, test (\d\d\.\d\d) %(.*)', result.stdout,
+                      re.MULTILINE)
     results = json.loads((output / 'results.json').read_text())
-    assert [float(a) for a in accuracies] == [round(results['learned']['test_accuracy'], 2)]
-    assert [float(a) for a in frozen] == [round(results['frozen']['test_accuracy'], 2)]
+    ways = results['ways']
+    assert (results['kept'], list(ways)) == ('learned', ['probe', 'fixed', 'learned'])
+    assert [float(a) for a in accuracies] == [round(ways['learned']['test_accuracy'], 2)]
+    assert [tuple(map(float, figures)) for *figures, _ in told] == [
+        (round(way['val_accuracy'], 2), round(way['test_accuracy'], 2)) for way in ways.values()]
+    assert [kept.strip() for *_, kept in told] == ['', '', '(kept)']
     assert float(accuracies[0]) > 50                            # four epochs; chance is 10
-    assert results['learned']['filter_change'] > 0.01
+    assert ways['learned']['filter_change'] > 0.001
     assert str(output / 'checkpoint') in result.stdout
-    assert 'step/s' in result.stderr                            # the progress bar
+    assert 'step/s' in result.stderr                            # the progress bar, which tells the epoch
+    assert 'learned filters, epoch 4/4: 100%' in result.stderr
     with Image.open(output / 'filters.png') as picture:
         assert picture.format == 'PNG'
         assert picture.width >= 1200
@@ -64,7 +72,7 @@ def test_train_writes_what_it_says(whole_run):
 def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
     output = tmp_path / 'run'
     with subprocess.Popen(command('train', *SMALL, '--output', output), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
+                          text=True, env=ONE_THREAD) as process:
         deadline = time.monotonic() + 240
         while not (output / 'learned.state').exists():          # the first of four epochs is done
             assert process.poll() is None
@@ -81,6 +89,7 @@ def test_ctrl_c_then_resume_is_bit_equal(whole_run, tmp_path):
     assert 'holds a run already: continue it with --resume' in refused.stderr
     resumed = scat_zoo('train', *SMALL, '--output', output, '--resume')
     assert resumed.returncode == 0, resumed.stderr
+    assert (output / 'results.json').read_text() == (whole_run[0] / 'results.json').read_text()
     expected, actual = weights(whole_run[0]), weights(output)
     assert expected.keys() == actual.keys()
     assert all(np.array_equal(expected[key], actual[key]) for key in expected)
@@ -168,7 +177,7 @@ def test_predict_a_folder_into_a_table(tmp_path, capsys):
 def test_filters_of_a_checkpoint(whole_run, tmp_path):
     result = scat_zoo('filters', whole_run[0] / 'checkpoint', '-o', tmp_path / 'bank.png')
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith('checkpoint: learnable filters, pixelwise; J=2, L=2\n')
+    assert result.stdout.startswith('checkpoint: learnable filters, pixelwise; J=3, L=2\n')
     assert re.search(r'frame bounds at 28 x 28: A = 0\.\d+, B = \d\.\d+\n', result.stdout)
     with Image.open(tmp_path / 'bank.png') as picture:
         assert picture.height > 1000
@@ -206,12 +215,12 @@ def test_bad_input_to_filters(args, phrase, tmp_path, capsys):
 
 @pytest.mark.parametrize('parametrization', ['morlet', 'equivariant'])
 def test_train_the_numbers_behind_wavelets(parametrization, tmp_path):
-    result = scat_zoo('train', '--model-kwargs', 'L=2', f'parametrization={parametrization}', '--epochs', 1,
-                      '--output', tmp_path / 'run')
+    result = scat_zoo('train', '--model-kwargs', 'L=2', 'global_pool=avg', f'parametrization={parametrization}',
+                      '--learnable', '--epochs', 1, '--output', tmp_path / 'run')
     assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / 'run' / 'checkpoint' / 'config.json').read_text())
     assert config['model_args']['parametrization'] == parametrization
-    assert 0 < json.loads((tmp_path / 'run' / 'results.json').read_text())['learned']['filter_change'] < 1
+    assert 0 < json.loads((tmp_path / 'run' / 'results.json').read_text())['ways']['learned']['filter_change'] < 1
     assert (tmp_path / 'run' / 'filters.png').exists()
 
 
@@ -226,7 +235,7 @@ def test_fixed_filters_and_a_folder_of_images(tmp_path):
     result = scat_zoo('train', '--no-learnable', '--data', tmp_path / 'images', '--img-size', 16, '--epochs', 2,
                       '--batch-size', 8, '--workers', 1, '--output', tmp_path / 'run')
     assert result.returncode == 0, result.stderr
-    assert re.search(r'^test accuracy \d+\.\d\d %$', result.stdout, re.MULTILINE)
+    assert re.search(r'^test accuracy \d+\.\d\d % of 24 images', result.stdout, re.MULTILINE)
     assert not (tmp_path / 'run' / 'filters.png').exists()
 
 
@@ -272,13 +281,14 @@ def test_mistakes_end_in_one_sentence_and_nothing_written(mistake, tmp_path, cap
 
 def test_a_run_that_saved_nothing_begins_anew_with_other_settings(tmp_path, capsys):
     output = ['--output', str(tmp_path / 'run')]
-    options = ['train', *SMALL[:2], '--no-learnable', '--epochs', '1', *output]
+    # A linear model's probe is saved first, which other settings would not fit.
+    options = ['train', *SMALL[:3], 'head_hidden_size=8', '--no-learnable', '--epochs', '1', *output]
     assert cli.main([*options, '--opt', 'sgd', '--lr', '1e30', '--warmup-epochs', '0']) == 2
     assert 'try a lower --lr' in capsys.readouterr().err
     assert cli.main([*options, '--resume']) == 0
     capsys.readouterr()
     assert cli.main([*options, '--resume', '--lr', '0.5']) == 2
-    assert capsys.readouterr().err.endswith('with other settings: training.lr was 0.001, is 0.5\n')
+    assert capsys.readouterr().err.endswith('with other settings: training.lr was None, is 0.5\n')
     (tmp_path / 'run' / 'settings.json').write_text('{"model"')
     assert cli.main([*options, '--resume']) == 2
     assert 'settings.json is broken' in capsys.readouterr().err

@@ -1,4 +1,5 @@
 """Training on two processes, by torchrun and gloo."""
+import json
 import os
 import re
 import subprocess
@@ -53,9 +54,25 @@ def test_the_command_under_torchrun(tmp_path):
     stdout = run(*TORCHRUN, '-m', 'scat_zoo', 'train', '--model-kwargs', 'L=2', '--epochs', 2, '--output', output)
     assert len(re.findall(r'^test accuracy', stdout, re.MULTILINE)) == 1            # said by one process
     assert (output / 'checkpoint' / 'model.safetensors').exists()
+    results = json.loads((output / 'results.json').read_text())
+    assert (results['kept'], list(results['ways'])) == ('learned', ['probe', 'fixed', 'learned'])
+    assert len(results['ways']['learned']['history']) == 2
+    assert results['test']['images'] == 2000
     states = torch.load(output / 'learned.state', weights_only=True)['random']
     assert len(states) == 2
     assert states[0] != states[1]                       # each process augments on its own
+
+
+def test_the_probe_is_that_of_one_process(tmp_path):
+    """The first process fits it, all test it; going on takes as many processes as before."""
+    options = ['-m', 'scat_zoo', 'train', '--model-kwargs', 'L=2', 'global_pool=avg', '--no-learnable']
+    stdout = [run(*start, *options, '--output', tmp_path / name)
+              for name, start in (('one', [sys.executable]), ('two', TORCHRUN))]
+    one, two = (json.loads((tmp_path / name / 'results.json').read_text()) for name in ('one', 'two'))
+    assert one == two
+    assert all(len(re.findall(r'^  classifier ', out, re.MULTILINE)) == 1 for out in stdout)
+    a, b = (load_file(tmp_path / name / 'checkpoint' / 'model.safetensors') for name in ('one', 'two'))
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_discriminant_analysis_is_that_of_all_processes(tmp_path):

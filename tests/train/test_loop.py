@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
-from scat_zoo.train.loop import Training, evaluate, fit
+from scat_zoo.train import loop
+from scat_zoo.train.loop import Training, class_weights, evaluate, fit, helpful_threads, targets_of
 
 CPU = torch.device('cpu')
 
@@ -94,3 +95,94 @@ def test_a_broken_state_is_refused(tmp_path):
 def test_divergence_is_told(tmp_path):
     with pytest.raises(FloatingPointError, match=r'loss is (nan|inf) in epoch 1'):
         run(tmp_path / 'state', Stripes(), opt='sgd', lr=1e30, warmup_epochs=0)
+
+
+def test_the_bar_tells_the_epoch(tmp_path, capsys):
+    run(tmp_path / 'state', Stripes(), epochs=2)
+    shown = capsys.readouterr().err
+    assert 'test, epoch 1/2:' in shown
+    assert 'test, epoch 2/2: 100%' in shown
+    run(tmp_path / 'state', Stripes(), epochs=3)
+    assert 'test, epoch 3/3:' in capsys.readouterr().err
+
+
+def test_more_epochs_than_before(tmp_path):
+    """The rate follows the longer schedule from the first step on, and the earlier epochs stay as they were."""
+    _, history = run(tmp_path / 'state', Stripes(), epochs=2)
+    rates, step = [], torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        rates.append(self.param_groups[0]['lr'])
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, 'step', watched)
+        _, longer = run(tmp_path / 'state', Stripes(), epochs=8)
+    assert longer[:2] == history
+    assert len(longer) == 8
+    assert len(rates) == 6 * 5
+    assert rates == sorted(rates, reverse=True)                 # none lies at the end of the shorter one
+    assert rates[0] > 1e-4 > rates[-1]
+
+
+def test_after_each_epoch_the_history_is_told(tmp_path):
+    told = []
+    for epochs in (2, 3):
+        fit(create(), Stripes(), None, training(epochs=epochs), CPU, tmp_path / 'state', 'test',
+            after_epoch=lambda history: told.append(len(history)))
+    assert told == [1, 2, 3]
+
+
+def test_balanced_weights_weigh_classes_alike():
+    data = Stripes()
+    data.targets = [0] * 30 + [1] * 10
+    assert class_weights(data, training()) is None
+    weights = class_weights(data, training(class_weights='balanced'))
+    assert torch.allclose(weights, torch.tensor([40 / 60, 2.]))
+    assert weights[data.targets].mean() == pytest.approx(1)
+    both = ConcatDataset([data, data])
+    assert targets_of(both) == 2 * data.targets
+    assert torch.equal(class_weights(both, training(class_weights='balanced')), weights)
+
+
+def test_balanced_weights_turn_the_answers(tmp_path):
+    """What cannot be told apart is taken for the commoner class, unless the weights make the classes alike."""
+    class Same(Stripes):
+        def __init__(self):
+            super().__init__()
+            self.targets = [int(i % 4 == 0) for i in range(self.n)]
+
+        def __getitem__(self, i):
+            return torch.randn(1, 16, 16), self.targets[i]
+
+    shares = []
+    for weights in ('none', 'balanced'):
+        model = create()
+        fit(model, Same(), None, training(class_weights=weights, label_smoothing=0., epochs=8, lr=0.01), CPU,
+            tmp_path / weights, 'test')
+        shares.append(model(torch.randn(200, 1, 16, 16)).softmax(1)[:, 1].mean().item())
+    assert shares[0] + 0.1 < shares[1]
+
+
+def test_threads_that_do_not_help_are_not_taken(monkeypatch):
+    """One is, unless all are faster by a fifth; the random numbers and the model stay as they are."""
+    train = Stripes()
+    model = create()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    used, seconds, now = [4], {1: 1.}, [0.]
+
+    def clock():
+        now.append(now[-1] + seconds[used[-1]])
+        return now[-1]
+
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    monkeypatch.setattr(torch, 'set_num_threads', used.append)
+    monkeypatch.setattr(loop.time, 'perf_counter', clock)
+    for seconds[4], expected in ((0.5, 4), (0.9, 1), (2., 1)):
+        torch.manual_seed(3)
+        assert helpful_threads(model, train, 8, CPU) == expected
+        assert used[-1] == 4
+        numbers = torch.rand(3)
+        torch.manual_seed(3)
+        assert torch.equal(numbers, torch.rand(3))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -1,8 +1,10 @@
 """Recipes: their runs resumed and on several processors, their table, their small training sets, bad input."""
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from scat_zoo import cli
-from scat_zoo.train import augment, data, study
+from scat_zoo.train import augment, checkpoint, data, study
 from scat_zoo.train.recipes import RECIPES, SEEDS, Average
 
 ROOT = Path(__file__).parents[2]
@@ -156,11 +158,74 @@ def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
         augment.check(arm.training.augment)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Images of two classes: 24 to train and 8 to test, as 10-bit values in 16-bit files."""
+    d = data.load('sample', val_fraction=0.)
+    for part, images, count in (('train', d.train, 12), ('test', d.test, 4)):
+        for c in (1, 8):
+            place = tmp_path / 'images' / part / data.CLASSES[c]
+            place.mkdir(parents=True)
+            for i in np.flatnonzero(np.asarray(images.targets) == c)[:count]:
+                Image.fromarray(np.asarray(images[i][0]).astype(np.uint16) * 4).save(place / f'{i}.png')
+    return tmp_path / 'images'
+
+
+def shorter(name, monkeypatch):
+    """The recipe with one epoch for every arm, whatever the size."""
+    made = RECIPES[name]
+    arms = {key: arm if isinstance(arm, Average) else replace(
+        arm, training=replace(arm.training, epochs=1), by_size={size: {'epochs': 2} for size in arm.by_size})
+        for key, arm in made.arms.items()}
+    monkeypatch.setitem(RECIPES, name, replace(made, arms=arms))
+
+
+@pytest.mark.parametrize(('name', 'arms', 'sizes'), [
+    ('sample', ['fixed', 'morlet', 'average'], 1), ('fashion-few', ['fixed', 'resnet', 'average'], 2)])
+def test_a_recipe_on_a_folder_of_ones_own(name, arms, sizes, folder, tmp_path, monkeypatch, capsys):
+    """On all its images, from no more than three seeds, those of the next smaller size where it has sizes."""
+    shorter(name, monkeypatch)
+    study._load.cache_clear()
+    output = tmp_path / 'runs'
+    assert cli.main(['train', '--recipe', name, '--data', str(folder), '--arms', *arms, '--jobs', '1', '--output',
+                     str(output)]) == 0
+    results = json.loads((output / 'results.json').read_text())
+    seeds = RECIPES[name].seeds[:3]
+    assert [(r['arm'], r['per_class'], r['seed']) for r in results] == [(arm, None, s) for s in seeds for arm in arms]
+    assert {(r['images'], r['tested']) for r in results} == {(24, 8)}
+    for arm in arms[:2]:
+        run = output / f'{arm}-seed{seeds[0]}'
+        assert checkpoint.value_range(run) == (0, 1020)
+        assert checkpoint.load(run).num_classes == 2
+        assert json.loads((run / 'settings.json').read_text())['training']['epochs'] == sizes
+        assert not (run / 'state').exists()
+    assert f'recipe {name}: {len(results)} runs on {folder}' in capsys.readouterr().out
+    assert (output / 'results.md').read_text().startswith('| arm | learned numbers | accuracy | less fixed |')
+
+
+def test_a_folder_has_its_own_validation_images(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / 'test', folder / 'val')
+    next((folder / 'val' / 'Bag').iterdir()).unlink()
+    shorter('sample', monkeypatch)
+    study._load.cache_clear()
+    options = ['--recipe', 'sample', '--data', str(folder), '--arms', 'fixed', '--jobs', '1', '--output', str(tmp_path)]
+    assert cli.main(['train', *options[:-1], str(tmp_path / 'runs'), '--select']) == 0
+    results = json.loads((tmp_path / 'runs' / 'results.json').read_text())
+    assert {(r['images'], r['tested']) for r in results} == {(24, 7)}
+
+
+def test_help_names_every_recipe(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['train', '--help'])
+    text = ''.join(capsys.readouterr().out.split())             # names may be broken at their hyphens
+    assert all(f'{name},' in text or f'{name}(' in text for name in RECIPES)
+
+
 @pytest.mark.parametrize(('args', 'phrase'), [
     (['--recipe', 'nothing'], "unknown recipe 'nothing'; known: sample"),
     (['--recipe', 'sample', '--arms', 'nothing'], "unknown arm 'nothing'; known: fixed, morlet"),
     (['--recipe', 'sample', '--lr', '0.5'], '--lr has no effect on a recipe'),
-    (['--recipe', 'sample', '--data', 'cifar10'], 'the recipe sample is for sample, not for --data cifar10'),
+    (['--recipe', 'sample', '--data', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
     (['--recipe', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
     (['--recipe', 'textures'], 'needs --data FOLDER'),
     (['--recipe', 'textures', '--data', 'FOLDER'], 'at least 20 images of each class, class 0 has 1'),

@@ -1,0 +1,208 @@
+"""The fitted classifier: against scikit-learn's on the plain features, and the choice of features."""
+import warnings
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.utils.data import TensorDataset
+
+import scat_zoo  # noqa: F401  (registers the models)
+from scat_zoo.train import choices, logistic
+
+CPU = torch.device('cpu')
+
+
+def model(classes, **kwargs):
+    kwargs = {'img_size': 16, 'in_chans': 1, 'num_classes': classes, 'L': 2, 'J': 2, **kwargs}
+    return timm.create_model('scat_linear', **kwargs)
+
+
+def pictures(classes, each, noise=3.):
+    """A picture of each class, in noise."""
+    y = torch.arange(classes).repeat(each)
+    return torch.randn(classes, 1, 16, 16)[y] + noise * torch.randn(len(y), 1, 16, 16), y
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+@pytest.mark.parametrize('classes', [2, 10])
+@pytest.mark.parametrize(('pool', 'each'), [('flat', 4), ('avg', 30)])      # fewer images than features, and more
+def test_it_is_the_regression_on_the_plain_features(classes, pool, each, balanced, monkeypatch):
+    # Both go on to the optimum: where scikit-learn stops by itself, probabilities are off by up to a hundredth.
+    exact = {'tol': 1e-8, 'max_iter': 10_000}
+    regression = logistic._regression
+    monkeypatch.setattr(logistic, '_regression', lambda *args: regression(*args).set_params(**exact))
+    x, y = pictures(classes, each, noise=2.)
+    x, y = x[:-classes // 2], y[:-classes // 2]                 # classes of two sizes
+    fitted = model(classes, global_pool=pool)
+    logistic.fit(fitted, x, y, 0.1, balanced, CPU)
+    features = logistic.features(fitted, x, CPU)
+    assert (len(x) < features.shape[1]) == (pool == 'flat')
+    expected = LogisticRegression(C=0.1, class_weight='balanced' if balanced else None, **exact)
+    expected.fit(features.double().numpy(), y.numpy())
+    for images in (x, x + torch.randn_like(x)):                 # what is unseen is not in the span of the others
+        expected_p = expected.predict_proba(logistic.features(fitted, images, CPU).double().numpy())
+        with torch.inference_mode():
+            found = fitted(images).double().softmax(1).numpy()
+        assert np.abs(found - expected_p).max() < 1e-4
+        assert np.ptp(expected_p) > 0.15                        # there is something to tell
+
+
+def test_a_class_without_an_image_is_never_the_answer():
+    for present in ([0, 2, 3], [1, 4]):
+        x, y = pictures(5, 12)
+        some = torch.isin(y, torch.tensor(present))
+        fitted = model(5)
+        logistic.fit(fitted, x[some], y[some], 1., False, CPU)
+        with torch.inference_mode():
+            p = fitted(torch.cat([x, 100 * torch.randn(200, 1, 16, 16), torch.zeros(1, 1, 16, 16)])).softmax(1)
+        assert sorted(p.argmax(1).unique().tolist()) == present
+        absent = [c for c in range(5) if c not in present]
+        assert p[:, absent].max() < 1e-12
+        assert (fitted(x[some]).argmax(1) == y[some]).float().mean() > 0.9
+
+
+def things(n):
+    """Two marks side by side, or one above the other: parts and directions are the same, their places are not."""
+    x, y = 0.3 * torch.randn(n, 1, 16, 16), torch.arange(n) % 2
+    for image, c in zip(x, y):
+        for i in range(2):
+            row, column = (4 + 7 * i, 4) if c else (4, 4 + 7 * i)
+            image[0, row:row + 3, column:column + 3] += torch.eye(3) * 2
+    return x, y
+
+
+def textures(n):
+    """Stripes in one of two directions, of any phase, that lie anywhere."""
+    x, y = torch.randn(n, 1, 16, 16), torch.arange(n) % 2
+    for image, c in zip(x, y):
+        stripes = torch.sin(torch.arange(16.) * 1.5 + 6.3 * torch.rand(())).expand(6, 16)[:, :6]
+        row, column = torch.randint(10, (2,)).tolist()
+        image[0, row:row + 6, column:column + 6] += 1.2 * (stripes if c else stripes.T)
+    return x, y
+
+
+def choose(x, y, candidates=None, balanced=False):
+    classes = int(y.max()) + 1
+    if candidates is None:
+        candidates = choices.features((16, 16), {'L': 4, 'J': 2})
+    return logistic.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, CPU)
+
+
+@pytest.mark.parametrize(('make', 'pool'), [(things, 'flat'), (textures, 'avg')])
+@pytest.mark.parametrize('n', [60, 200])
+def test_features_with_places_for_things_and_without_for_textures(make, pool, n):
+    choice = choose(*make(n))
+    assert choice.kwargs['global_pool'] == pool
+    assert choice.C in logistic.STRENGTHS
+    assert choice.accuracy > 75
+    assert choice.loss < np.log(2)
+
+
+def test_noise_is_told_from_what_there_is_to_learn():
+    torch.manual_seed(1)
+    choice = choose(torch.randn(60, 1, 16, 16), torch.arange(60) % 2)
+    assert choice.C < choose(*things(60)).C                     # smaller weights
+    assert abs(choice.accuracy - 50) < 20
+
+
+def test_classes_of_one_and_two_images():
+    x, y = pictures(4, 2, noise=0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')                          # none of scikit-learn's reaches the user
+        assert choose(x, y).accuracy > 50
+        # A class of one image has no say, and no part in the folds.
+        assert choose(x[:-1], y[:-1]).accuracy > 50
+        x, y = torch.cat([x, *[x[:3]] * 4]), torch.cat([y, *[y[:3]] * 4])       # and two among many
+        assert choose(x, y).accuracy > 50
+        alone = choose(*pictures(4, 1))
+    assert (alone.C, alone.loss, alone.accuracy) == (1., None, None)
+    two_and_one = choose(x[:5], torch.tensor([0, 0, 1, 2, 3]))
+    assert two_and_one.accuracy is None                         # one class is nothing to choose by
+
+
+def test_the_choice_is_the_same_each_time():
+    x, y = things(60)
+    assert choose(x, y) == choose(x, y)
+
+
+def test_balanced_weights_answer_the_rare_class_more_often():
+    x, y = pictures(2, 200)
+    x = x + 3 * torch.randn_like(x)
+    some = torch.cat([torch.where(y == 0)[0], torch.where(y == 1)[0][:10]])
+    recalls = []
+    for balanced in (False, True):
+        fitted = model(2, global_pool='avg')
+        logistic.fit(fitted, x[some], y[some], 0.1, balanced, CPU)
+        with torch.inference_mode():
+            recalls.append((fitted(x[y == 1]).argmax(1) == 1).double().mean().item())
+    assert recalls[1] > recalls[0] + 0.2
+    # The figure of the choice weighs classes alike, too: always answering the commonest is right for half of them.
+    plain, balanced = (choose(x[some], y[some], [{'global_pool': 'avg'}], b).accuracy for b in (False, True))
+    assert plain > 90 > balanced
+
+
+def test_evenly():
+    y = torch.tensor([0] * 900 + [1] * 90 + [2] * 5 + [3])
+    some = logistic.evenly(y, 100)
+    assert torch.bincount(y[some]).tolist() == [90, 9, 2, 1]
+    assert torch.equal(some, some.unique())                     # in order, none twice
+    assert torch.equal(some, logistic.evenly(y, 100))
+    assert torch.equal(logistic.evenly(y, 10_000), torch.arange(len(y)))
+
+
+def test_stacked_takes_images_of_every_class(monkeypatch):
+    """Even where memory is short: rare classes are there."""
+    x, y = torch.randn(60, 1, 16, 16), torch.tensor([0] * 30 + [1] * 29 + [2])
+    data = TensorDataset(x, y)
+    data.targets = y.tolist()
+    images, targets = logistic.stacked(data)
+    assert torch.equal(images, x)
+    assert torch.equal(targets, y)
+    monkeypatch.setattr(logistic, 'MOST_BYTES', 8 * 4 * 16 * 16)
+    images, targets = logistic.stacked(data)
+    assert len(images) < 12
+    assert targets.unique().tolist() == [0, 1, 2]
+
+
+def test_norms_get_the_statistics_of_training():
+    """One batch in training mode is what they stand for; and what they saw before is forgotten."""
+    x, _ = pictures(2, 50)
+    x = 3 + x
+    fitted = model(2)
+    fitted.train()(torch.randn(8, 1, 16, 16))
+    logistic.fit_norms(fitted, x, CPU)
+    assert not fitted.training
+    with torch.inference_mode():
+        found = fitted.forward_features(x)
+        expected = fitted.train().forward_features(x)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_norms_of_many_images_that_come_by_class():
+    x = torch.cat([torch.randn(300, 1, 16, 16), 5 * torch.randn(300, 1, 16, 16)])
+    fitted = model(2)
+    logistic.fit_norms(fitted, x, CPU)
+    found = logistic.features(fitted, x, CPU)
+    assert found.mean().abs() < 0.05                            # not those of the last batch alone
+    assert abs(found.var(0).mean() - 1) < 0.1
+
+
+def test_more_features_than_memory(monkeypatch):
+    """The classifier is fitted to some of the images, of each class."""
+    x, y = pictures(3, 40, noise=0.5)
+    fitted = model(3)
+    monkeypatch.setattr(logistic, 'MOST_BYTES', 4 * fitted.get_classifier().in_features * 30)
+    seen = []
+    features = logistic.features
+    monkeypatch.setattr(logistic, 'features', lambda m, images, d: seen.append(len(images)) or features(m, images, d))
+    logistic.fit(fitted, x, y, 1., False, CPU)
+    assert seen == [30]
+    assert (fitted(x).argmax(1) == y).float().mean() > 0.9
+
+
+def test_missing_scikit_learn(monkeypatch):
+    monkeypatch.setattr(logistic.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='training needs scikit-learn'):
+        logistic.check()

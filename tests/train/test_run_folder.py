@@ -1,0 +1,104 @@
+"""The folder of a run: whom it takes, which settings may change, files that are whole."""
+import pytest
+
+from scat_zoo.train import run_folder
+
+
+def settings(**changes):
+    return {'model': 'scat_linear', 'data': 'a', 'root': 'None', 'fingerprint': 'f', 'input_size': (1, 28, 28),
+            'training': {'epochs': 4, 'lr': 0.1}, **changes}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that has saved something."""
+    run_folder.write_json(tmp_path / 'settings.json', settings())
+    (tmp_path / 'learned.state').write_text('')
+    return tmp_path
+
+
+def test_folders_of_a_first_run(tmp_path):
+    run_folder.check_folder(tmp_path / 'absent', settings(), False)
+    run_folder.check_folder(tmp_path, settings(), False)
+    for name in (run_folder.LOCK, 'settings.partial'):          # as a run leaves them that could not begin
+        (tmp_path / name).write_text('')
+    run_folder.check_folder(tmp_path, settings(), True)
+    (tmp_path / 'thesis.tex').write_text('')
+    for resume in (False, True):
+        with pytest.raises(ValueError, match='is not empty and holds no run'):
+            run_folder.check_folder(tmp_path, settings(), resume)
+
+
+def test_a_run_goes_on_only_if_asked_to(run):
+    run_folder.check_folder(run, settings(), True)
+    with pytest.raises(ValueError, match='holds a run already: continue it with --resume'):
+        run_folder.check_folder(run, settings(), False)
+
+
+@pytest.mark.parametrize('changes', [
+    {'training': {'epochs': 5, 'lr': 0.1}},                     # more epochs
+    {'data': 'b', 'root': 'there'},                             # the same images elsewhere
+])
+def test_what_may_change(run, changes):
+    run_folder.check_folder(run, settings(**changes), True)
+
+
+@pytest.mark.parametrize(('changes', 'told'), [
+    ({'training': {'epochs': 3, 'lr': 0.1}}, 'training.epochs was 4, is 3'),
+    ({'training': {'epochs': 5, 'lr': 0.2}}, 'training.lr was 0.1, is 0.2'),
+    ({'fingerprint': 'g'}, 'fingerprint was f, is g'),
+    ({'data': 'b', 'fingerprint': 'g'}, 'data was a, is b; fingerprint was f, is g'),
+    ({'model': 'scat_mlp', 'input_size': (1, 28, 32)}, 'model was scat_linear, is scat_mlp; input_size was '),
+])
+def test_what_may_not(run, changes, told):
+    with pytest.raises(ValueError, match='with other settings: ') as caught:
+        run_folder.check_folder(run, settings(**changes), True)
+    assert told in str(caught.value)
+    (run / 'learned.state').unlink()                            # what saved nothing may begin anew
+    run_folder.check_folder(run, settings(**changes), True)
+
+
+def test_a_run_that_only_fitted_may_train_now_but_not_the_other_way(run):
+    run_folder.write_json(run / 'settings.json', settings(training=None))
+    run_folder.check_folder(run, settings(training=None), True)
+    run_folder.check_folder(run, settings(), True)
+    run_folder.write_json(run / 'settings.json', settings())
+    with pytest.raises(ValueError, match='training was '):
+        run_folder.check_folder(run, settings(training=None), True)
+
+
+def test_no_fingerprint_is_no_sign_of_the_same_images(run):
+    run_folder.write_json(run / 'settings.json', settings(fingerprint=''))
+    with pytest.raises(ValueError, match='data was a, is b'):
+        run_folder.check_folder(run, settings(fingerprint='', data='b'), True)
+
+
+@pytest.mark.parametrize(('content', 'phrase'), [('{"model"', 'is broken'), ('[1]', 'expected the settings of a run')])
+def test_broken_settings(run, content, phrase):
+    (run / 'settings.json').write_text(content)
+    with pytest.raises(ValueError, match=phrase):
+        run_folder.check_folder(run, settings(), True)
+
+
+def test_one_at_a_time(tmp_path):
+    with run_folder.held(tmp_path / 'a' / 'run'):
+        assert (tmp_path / 'a' / 'run').is_dir()
+        with pytest.raises(ValueError, match='another process is training in'), run_folder.held(tmp_path / 'a' / 'run'):
+            pass
+    with run_folder.held(tmp_path / 'a' / 'run'):               # it is free again
+        pass
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match=r'cannot write to .*: Not a directory'):
+        run_folder.held(tmp_path / 'file' / 'a').__enter__()
+
+
+def test_files_are_whole_or_as_before(tmp_path):
+    file = tmp_path / 'x.json'
+    run_folder.write_json(file, {'a': (1, 2)})
+    with pytest.raises(TypeError):
+        run_folder.write_json(file, {'a': object()})
+    assert run_folder.read_json(file) == {'a': [1, 2]}
+    table = tmp_path / 'x.csv'
+    run_folder.write_csv(table, ('a', 'b'), [(1, 'two, three'), (2, None)])
+    assert table.read_bytes() == b'a,b\r\n1,"two, three"\r\n2,\r\n'
+    assert {p.suffix for p in tmp_path.iterdir()} == {'.json', '.csv'}
