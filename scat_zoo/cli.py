@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     train = commands.add_parser(
-        'train', help='train a model on images', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        'train', help='train a model on images', formatter_class=_Defaults,
         description='Train a model on images, test it, and write a checkpoint, the figures, a log and a picture of the '
                     'filters. What is not asked for follows from the images, and is printed with the reason: size, '
                     'features, classifier, and whether gradients train classifier and filters, which they do if '
@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
                        help='keywords for the model, such as J=3')
     train.add_argument('--img-size', type=_size, metavar='S|HxW',
-                       help="image side, or height and width such as 48x80 (default: the data's own)")
+                       help="image side, or height and width such as 48x80 (default: the data's own, about as "
+                            'many pixels as 64x64 of larger ones)')
     train.add_argument('--from', dest='start', metavar='NAME.TAG|CHECKPOINT',
                        help='start from weights that come with the package, or the folder of a checkpoint or a run')
     train.add_argument('--in-chans', type=_positive, help="image channels (default: the data's own)")
@@ -235,6 +236,14 @@ def _run(args: argparse.Namespace) -> None:
     else:
         sys.path.insert(0, os.path.dirname(os.path.abspath(args.script)))       # as python SCRIPT would
         runpy.run_path(args.script, run_name='__main__')
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, where there are any to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        told = action.default in (None, [], {}, False) or '(default' in (action.help or '')
+        return action.help if told else super()._get_help_string(action)
 
 
 class _Keywords(ParseKwargs):

@@ -172,6 +172,9 @@ def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: flo
                      f'{test_fraction:.0%} of each class')
     if others:
         notes.append(f'{others:,} files that are no images are skipped')
+    if len(parts['train'].classes) < 2:
+        raise ValueError(f'{shown(root)} has images of one class, {parts["train"].classes[0]}: a classifier needs two or '
+                         'more')
     fingerprint = folders.fingerprint(parts, root)
     found = Found((3, 64, 64), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, None, ())
     if scan:

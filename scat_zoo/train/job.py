@@ -7,6 +7,7 @@ images say that it is better; unless it was asked for.
 """
 import copy
 import importlib.util
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
@@ -141,8 +142,6 @@ def _check(job: Job) -> None:
 def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
     """The images as the model gets them, and a line on each choice."""
     data = load(job.data, job.root, job.val_fraction or 0., seed, job.test_fraction, job.skip_broken)
-    if len(data.classes) < 2:
-        raise ValueError(f'{job.data} has images of one class, {data.classes[0]!r}; a classifier needs two or more')
     if data.val is None and job.val_fraction is None:
         fraction, line = choices.held_out(targets_of(data.train))
         data = data._replace(**dict(zip(('train', 'val'), split(data.train, fraction, seed))))
@@ -282,8 +281,11 @@ def _finish(job: Job, ways: Dict[str, Way], kept: str, data: Data, start: Option
         test = _prepared(data.test, way.model, data)
         way.figures = metrics.summary(*metrics.probabilities(way.model.to(device), test, device), data.classes)
         if rank() == 0:
-            checkpoint.save(way.model.cpu(), job.output / ('checkpoint' if name == kept else f'checkpoint-{name}'),
-                            data.classes, data.value_range)
+            other = job.output / f'checkpoint-{name}'
+            if name == kept and name != 'probe' and other.exists():
+                shutil.rmtree(other)                            # of an earlier end of this run, with fewer epochs
+            checkpoint.save(way.model.cpu(), job.output / 'checkpoint' if name == kept else other, data.classes,
+                            data.value_range)
     if rank() > 0:
         return
     results: Dict[str, Any] = {'kept': kept, 'test': ways[kept].figures, 'ways': {

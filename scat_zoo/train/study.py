@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import augment, checkpoint, choices, discriminant
 from .data import Data, Prepared, few, load, split
-from .loop import evaluate, fit
+from .loop import evaluate, fit, targets_of
 from .model import create
 from .recipes import RECIPES, Arm, Average, Recipe
 from .run_folder import check_folder, held, read_json, write_json
@@ -68,9 +68,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     loaded = _load(source)
     for arm in arms:
         _check(arm, recipe, arms, loaded)
-    for size in recipe.per_class:
-        if size is not None:
-            few(loaded.train, size, seed=0)                     # refuses data that have fewer
+    recipe = _with_sizes(recipe, loaded)
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
     settings = {run: {'data': source.data, 'root': str(root), 'fingerprint': loaded.fingerprint, 'select': select,
                       'val_fraction': recipe.val_fraction, **run._asdict(), **asdict(_sized(recipe, run, loaded))}
@@ -111,6 +109,21 @@ def _for_data(recipe: Recipe, data: Optional[str]) -> Recipe:
     if data is None or not recipe.data or data == recipe.data:
         return recipe
     return replace(recipe, per_class=(None,), seeds=recipe.seeds[:3])
+
+
+def _with_sizes(recipe: Recipe, data: Data) -> Recipe:
+    """The recipe with those sizes that the data have; of a user's folder with none of them, on all images.
+
+    Raises:
+        ValueError: if its own data have fewer images.
+    """
+    least = int(np.bincount(targets_of(data.train)).min())
+    if recipe.data:
+        for size in recipe.per_class:
+            if size is not None:
+                few(data.train, size, seed=0)                   # refuses data that have fewer
+        return recipe
+    return replace(recipe, per_class=tuple(s for s in recipe.per_class if s is None or s <= least) or (None,))
 
 
 def _sized(recipe: Recipe, run: Run, data: Data) -> Union[Arm, Average]:

@@ -228,7 +228,7 @@ def test_help_names_every_recipe(capsys):
     (['--recipe', 'sample', '--data', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
     (['--recipe', 'cifar10'], 'CIFAR-10 needs --root FOLDER'),
     (['--recipe', 'textures'], 'needs --data FOLDER'),
-    (['--recipe', 'textures', '--data', 'FOLDER'], 'at least 20 images of each class, class 0 has 1'),
+    (['--recipe', 'textures', '--data', 'FOLDER'], 'has images of one class, cat: a classifier needs two'),
 ])
 def test_bad_input(args, phrase, tmp_path, capsys):
     for part in ('train', 'test'):
@@ -238,3 +238,13 @@ def test_bad_input(args, phrase, tmp_path, capsys):
     assert cli.main(['train', *args, '--output', str(tmp_path / 'run')]) == 2
     assert phrase in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
+
+
+def test_sizes_that_a_folder_has_not_are_left_out():
+    """A recipe for a user's folder takes the sizes that it has, or all images; one for its own data insists."""
+    train = data.load('sample', val_fraction=0.).train
+    for least, sizes in ((100, (20, 5)), (8, (5,)), (3, (None,))):
+        images = data.Data(data.few(train, least, seed=0), None, None, data.CLASSES, (1, 28, 28), (0.,), (1.,))
+        assert study._with_sizes(RECIPES['textures'], images).per_class == sizes
+    with pytest.raises(ValueError, match='expected at least 10 images of each class'):
+        study._with_sizes(RECIPES['fashion-few'], images)
