@@ -43,7 +43,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         resumes = args.command is _train
         print('stopped' + '; the same command with --resume goes on from there' * resumes, file=sys.stderr)
         return 130
-    except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError) as error:
+    # timm asserts what it expects of keywords.
+    except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError, AssertionError) as error:
         print(f'scat-zoo: error: {error}', file=sys.stderr)
         return 2
     return 0

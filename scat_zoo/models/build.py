@@ -57,6 +57,9 @@ def build(model_cls: Type[nn.Module], variant: str, pretrained: bool, filter_fn:
             raise RuntimeError(f'No pretrained weights exist for {variant} without a tag: ask for '
                                f'{" or ".join(names)}.') from error
         raise
+    # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
+    tagged = shipped.model_args(variant, kwargs)
+    model._model_args = {key: value for key, value in kwargs.items() if key in tagged}
     cfg = model.pretrained_cfg
     size = to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])
     channels = kwargs.get('in_chans') or cfg['input_size'][0]

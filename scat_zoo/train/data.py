@@ -173,8 +173,8 @@ def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: flo
     if others:
         notes.append(f'{others:,} files that are no images are skipped')
     if len(parts['train'].classes) < 2:
-        raise ValueError(f'{shown(root)} has images of one class, {parts["train"].classes[0]}: a classifier needs two or '
-                         'more')
+        raise ValueError(f'{shown(root)} has images of one class, {parts["train"].classes[0]}: a classifier needs two '
+                         'or more')
     fingerprint = folders.fingerprint(parts, root)
     found = Found((3, 64, 64), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, None, ())
     if scan:

@@ -95,11 +95,12 @@ def _images(folder: Path) -> Tuple[List[str], int]:
 
 
 def _walk(folder: Path) -> Iterator[Tuple[str, List[str]]]:
-    seen = set()                                                # links may lead round in circles
+    seen, top = set(), os.path.realpath(folder)                 # links may lead round in circles, and above the top
     for where, folders, names in os.walk(folder, followlinks=True):
         place = os.path.realpath(where)
-        folders[:] = [] if place in seen else [name for name in folders if _is_visible(name)]
-        if place not in seen:
+        known = place in seen or os.path.commonpath((place, top)) == place != top
+        folders[:] = [] if known else [name for name in folders if _is_visible(name)]
+        if not known:
             yield where, names
         seen.add(place)
 

@@ -82,12 +82,17 @@ def train(job: Job, device: torch.device) -> None:
     seed = job.training.get('seed', 0)
     data, lines = _data(job, seed)
     given = {key: value for key, value in job.model_kwargs.items() if key != 'img_size'}
+    candidates: List[Dict[str, Any]] = []
+    # A model is built before anything is written: what it refuses, it refuses here.
     if job.start:
-        template, candidates = start_from(job.start, data, seed), []
+        template = start_from(job.start, data, seed)
+        data = data._replace(input_size=tuple(template.pretrained_cfg['input_size']))
+        lines.insert(-1, ('image size', '{} x {}: that of the weights to start from'.format(*data.input_size[1:])))
     else:
-        # Built before anything is written: what a model refuses, it refuses here.
-        template = create(job.model, {**given, 'learnable': bool(job.learnable)}, data, seed)
-        candidates = choices.features(data.input_size[1:], given) if is_linear(template) else []
+        if job.model == 'scat_linear' and not given.get('head_hidden_size'):
+            candidates = choices.features(data.input_size[1:], given)
+        first = candidates[0] if candidates else given
+        template = create(job.model, {**first, 'learnable': bool(job.learnable)}, data, seed)
     probed = bool(job.start or candidates)
     options = {key for key in job.training if key not in ('seed', 'workers', 'class_weights')}
     learned = job.learnable
@@ -103,7 +108,7 @@ def train(job: Job, device: torch.device) -> None:
                 'data': job.data, 'root': str(job.root), 'fingerprint': data.fingerprint,
                 'input_size': data.input_size, 'val_fraction': job.val_fraction, 'test_fraction': job.test_fraction,
                 'training': {**asdict(training), 'lr': job.training.get('lr')} if names != ['probe'] else None,
-                'class_weights': training.class_weights, 'seed': seed, 'processes': world_size()}
+                'ways': names, 'class_weights': training.class_weights, 'seed': seed, 'processes': world_size()}
     if rank() == 0:
         check_folder(job.output, settings, job.resume)
     with held(job.output):
@@ -129,12 +134,19 @@ def train(job: Job, device: torch.device) -> None:
 def _check(job: Job) -> None:
     metrics.check()
     if job.start and (job.model_kwargs or job.img_size):
-        raise ValueError(f'{job.start} tells its own keywords and image size: leave --model-kwargs and --img-size out')
+        raise ValueError(f'{job.start} tells its own keywords, channels and image size: leave out --model-kwargs, '
+                         '--in-chans and --img-size')
     if job.start is None and job.model not in timm.list_models('scat_*'):
         raise unknown(job.model)
     for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
         if key in job.model_kwargs:
             raise ValueError(f'{key} cannot be one of the model keywords: {instead}')
+    if not job.model_kwargs.get('global_pool', True):
+        raise ValueError("a classifier needs a pool: 'flat', 'avg', 'max' or another of timm's, got none")
+    if not 0 <= job.training.get('label_smoothing', 0) <= 1:
+        raise ValueError(f'label smoothing goes from 0 to 1, got {job.training["label_smoothing"]}')
+    if Path(job.data).is_dir() and Path(job.data).resolve() in (job.output / 'x').resolve().parents:
+        raise ValueError(f'{job.output} lies among the images in {job.data}: choose another --output')
     get_optimizer_info(job.training.get('opt') or Training(1).opt)
     augment.check(job.training.get('augment') or 'none')
 
@@ -150,12 +162,12 @@ def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
     own = data.input_size[1:]
     asked = job.img_size or job.model_kwargs.get('img_size')
     size, why = choices.image_size(own, asked, max(choices.SIDE, own_side(job.model)))
-    channels = job.model_kwargs.get('in_chans') or data.input_size[0]
+    channels = job.model_kwargs.get('in_chans', data.input_size[0])
     check_channels(channels, data.input_size[0])
-    if job.start:
-        size, why = own, 'brought to that of the weights to start from'
     lines = [('images', note) for note in data.notes]
-    lines += [('image size', f'{size[0]} x {size[1]}: {why}'), ('validation', line)]
+    if not job.start:
+        lines.append(('image size', f'{size[0]} x {size[1]}: {why}'))
+    lines.append(('validation', line))
     return data._replace(input_size=(channels, *size)), lines
 
 
@@ -223,7 +235,7 @@ def _probe(job: Job, template: nn.Module, candidates: List[Dict[str, Any]], data
     if rank() == 0:
         told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
         how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
-            f'{choice.accuracy:.1f} % in cross-validation of {max(1, len(candidates))} sets of features')
+            f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
         _say('features', f'{told}: {how}')
         _say('classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
     return checkpoint.load(folder)

@@ -11,6 +11,9 @@ from ..models.scat_linear import ScatLinear
 from . import checkpoint
 from .data import Data
 
+# Images are brought to the size as a whole: cutting borders off would lose what lies there.
+WHOLE = {'crop_pct': 1.0, 'crop_mode': 'squash'}
+
 
 def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
     """A registered model for these data, of the zoo or another of timm's.
@@ -23,8 +26,7 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
     random_seed(seed)
     channels, height, width = data.input_size
     defaults = {'num_classes': len(data.classes), 'in_chans': channels}
-    # Images are brought to the size as a whole: cutting borders off would lose what lies there.
-    cfg = {'mean': data.mean, 'std': data.std, 'crop_pct': 1.0, 'crop_mode': 'squash'}
+    cfg = {'mean': data.mean, 'std': data.std, **WHOLE}
     if name in timm.list_models('scat_*'):
         defaults['img_size'] = height, width
     else:
@@ -41,7 +43,8 @@ def start_from(name: str, data: Data, seed: int) -> nn.Module:
         ValueError: in one sentence, if there are no such weights.
     """
     random_seed(seed)
-    kwargs = {'num_classes': len(data.classes), 'in_chans': data.input_size[0], 'pretrained': True}
+    kwargs = {'num_classes': len(data.classes), 'in_chans': data.input_size[0], 'pretrained': True,
+              'pretrained_cfg_overlay': WHOLE}
     if Path(name).is_dir():
         checkpoint.load(Path(name))                             # refuses what is not whole
         return timm.create_model(f'local-dir:{checkpoint.folder_of(name)}', **kwargs)
@@ -63,4 +66,4 @@ def own_side(name: str) -> int:
 
 def is_linear(model: nn.Module) -> bool:
     """Whether nothing but norms stands between the scattering and one linear layer."""
-    return isinstance(model, ScatLinear) and model.head.hidden_size == 0 and model.head.num_features > 0
+    return isinstance(model, ScatLinear) and model.head.hidden_size == 0

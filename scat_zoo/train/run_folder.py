@@ -71,6 +71,8 @@ def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, A
     for settings in (before, now):
         left_out = {'data', 'root', 'fingerprint'} if same_images else set()
         kept = {key: value for key, value in settings.items() if key not in left_out}
+        if set(before.get('ways') or ()) <= set(now.get('ways') or ()):
+            kept.pop('ways', None)                              # one more way may be tried
         if never:
             kept.pop('training', None)
         elif more:

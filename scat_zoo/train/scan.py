@@ -123,7 +123,10 @@ def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Fou
     value_range = None
     if deep:
         low, high = min(fact.low for fact in deep), max(fact.high for fact in deep)
-        value_range = (low, high if high > low else low + 1)
+        # Of one value only, any range, if what is added to a large number does not vanish in it.
+        value_range = (low, high if high > low else low + max(1., abs(low) / 1000))
+        if value_range[1] - value_range[0] > np.finfo(np.float32).max:
+            raise ValueError(f'the values of the images, from {low:g} to {high:g}, are too far apart for 32 bits')
     elif any(fact.deep for others in of_others for fact in others):
         file = next(file for file, fact in pairs if fact.deep)
         raise ValueError(f'the training images have 8 bits, so the range of the values in {shown(file)} is not known')
@@ -133,8 +136,8 @@ def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Fou
     mean, std = _statistics([fact for fact in of_training if fact.moments is not None], channels, value_range)
     notes = [_channels_note(of_training, channels), _sizes_note(sizes, height, width)]
     if value_range is not None:
-        notes.append(f'{len(deep):,} of {len(of_training):,} training images have more than 8 bits; their values from '
-                     f'{low:g} to {high:g} become 0 to 1')
+        notes.append(f'{len(deep):,} of {len(of_training):,} training images are more than 8 bits in grey or colour; '
+                     f'their values from {low:.9g} to {high:.9g} become 0 to 1')
     alpha = sum(fact.alpha for fact in of_training)
     if alpha:
         notes.append(f'{alpha:,} training images have an alpha channel, which is left out')

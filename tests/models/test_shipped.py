@@ -9,7 +9,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 
 from scat_zoo.models import shipped
-from scat_zoo.train import job
+from scat_zoo.train import checkpoint, job
 from scat_zoo.train.recipes import RECIPES
 from scat_zoo.train.ship import card
 
@@ -40,6 +40,16 @@ def test_every_zoo_gives_the_same_bits(name):
     own = models[0].state_dict()
     assert own.keys() == state.keys()
     assert all(torch.equal(own[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_saved_of_them_loads(name, tmp_path):
+    """With other classes and channels too; a tag's own keywords are saved, which nobody typed."""
+    for kwargs in ({}, {'num_classes': 3, 'in_chans': 3}):
+        model = timm.create_model(name, pretrained=True, **kwargs).eval()
+        checkpoint.save(model, tmp_path / 'saved')
+        x = torch.randn(2, *model.pretrained_cfg['input_size'])
+        assert torch.equal(checkpoint.load(tmp_path / 'saved')(x), model(x))
 
 
 @pytest.mark.parametrize('name', NAMES)

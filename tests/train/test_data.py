@@ -305,7 +305,8 @@ def test_deep_images_among_others(folder):
     Image.fromarray(deep).save(folder / 'test' / 'cat' / '0.png')       # which tells nothing to those who train
     d = data.load(str(folder), val_fraction=0.)
     assert (d.input_size, d.value_range) == ((1, 20, 24), (7, 4000))
-    assert '10 of 20 training images have more than 8 bits; their values from 7 to 4000 become 0 to 1' in d.notes
+    assert ('10 of 20 training images are more than 8 bits in grey or colour; their values from 7 to 4000 become 0 to 1'
+            in d.notes)
     as_tensor = data.Prepared(d.train, 1, transforms.MaybeToTensor(), d.value_range)
     values = torch.stack([as_tensor[i][0] for i in range(20)]).double()
     assert (values.min(), values.max()) == (0, 1)

@@ -92,7 +92,8 @@ def test_every_choice_is_told_with_its_reason(few, tmp_path, capsys):
     assert f'scat_linear on {few}: 60 training, 0 validation and 60 test images of 3 classes' in out
     for line in (r'images +.*grey', r'image size +28 x 28: their own', r'validation +none held out: 10% of 60',
                  r'filters +fixed: 60 images are too few to tell',
-                 r'features +J 3, .*, L 2: .*in cross-validation of 2 sets', r'classifier +logistic regression .*C = '):
+                 r'features +J 3, .*, L 2: .*in cross-validation, the best of 2',
+                 r'classifier +logistic regression .*C = '):
         assert re.search(rf'^  {line}', out, re.MULTILINE), line
     assert '  training ' not in out                             # there is none
     assert re.search(r'^test accuracy \d+\.\d\d % of 60 images \(balanced', out, re.MULTILINE)
@@ -220,7 +221,7 @@ def test_starting_from_shipped_weights(few, tmp_path, capsys):
         assert results['test']['accuracy'] > 90
         model = checkpoint.load(tmp_path / str(channels))
         assert (type(model).__name__, model.in_chans) == (type(timm.create_model('scat_tiny')).__name__, channels)
-    assert 'brought to that of the weights to start from' in capsys.readouterr().out
+    assert 'image size  28 x 28: that of the weights to start from' in capsys.readouterr().out
     shipped = timm.create_model('scat_tiny.fashion_mnist', pretrained=True).state_dict()
     own = checkpoint.load(tmp_path / '1').state_dict()
     kept = [key for key in own if own[key].ndim == 4 and 'head' not in key]     # norms and classifier are fitted anew
@@ -273,7 +274,7 @@ def test_deep_copies_give_the_accuracy_of_8_bits(probed, few, tmp_path, capsys):
     results = train(tmp_path / 'run', '--data', deep, *SMALL)
     assert results['test']['accuracy'] == pytest.approx(probed[1]['test']['accuracy'], abs=1)
     assert checkpoint.value_range(tmp_path / 'run') == (1, 1021)
-    assert 'more than 8 bits; their values from 1 to 1021 become 0 to 1' in capsys.readouterr().out
+    assert 'more than 8 bits in grey or colour; their values from 1 to 1021 become 0 to 1' in capsys.readouterr().out
     assert cli.main(['test', str(tmp_path / 'run'), '--data', str(deep)]) == 0
     assert f'test accuracy {results["test"]["accuracy"]:.2f} %' in capsys.readouterr().out
 
@@ -297,18 +298,22 @@ def test_a_folder_without_a_split_some_of_it_broken(few, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('args', 'phrase'), [
-    (['--from', 'nonsense'], "'nonsense' is no checkpoint folder, and no weights come under that name; known: scat_"),
+    (['--from', 'nonsense'], "'nonsense' is no checkpoint folder, and no weights come under that name; known: scat"),
     (['--from', 'FOLDER'], 'no checkpoint in FOLDER: expected a folder with config.json'),
-    (['--from', 'scat_tiny.fashion_mnist', '--model-kwargs', 'J=2'], 'leave --model-kwargs and --img-size out'),
-    (['--from', 'scat_tiny.fashion_mnist', '--img-size', '32'], 'leave --model-kwargs and --img-size out'),
+    (['--from', 'scat_tiny.fashion_mnist', '--model-kwargs', 'J=2'], 'leave out --model-kwargs, --in-chans and'),
+    (['--from', 'scat_tiny.fashion_mnist', '--img-size', '32'], 'leave out --model-kwargs, --in-chans and'),
     (['--from', 'scat_tiny.fashion_mnist', '--model', 'scat_mlp'], 'tells its own model: leave --model out'),
     (['--img-size', '24x'], 'expected a side such as 64, or height x width such as 48x80, got 24x'),
     (['--test-fraction', '1'], 'the test fraction must be more than 0 and less than 1'),
     (['--val-fraction', '1'], 'the validation fraction must be at least 0 and less than 1'),
     (['--lda-epochs', '2'], 'need one at the end too'),
     (['--augment', 'mirror'], "invalid choice: 'mirror'"),
-    (['--model-kwargs', 'scales=(1,)'], 'scales'),
-    (['--data', 'ONE'], "has images of one class, 'Bag'; a classifier needs two or more"),
+    (['--model-kwargs', 'scales=(9,)'], 'J=9 needs images of at least 512 pixels'),
+    (['--model-kwargs', 'global_pool=foo'], 'Invalid pool type: foo'),
+    (['--model-kwargs', 'global_pool='], 'a classifier needs a pool'),
+    (['--in-chans', '2'], 'these image files give 1 or 3 channels, the model takes 2'),
+    (['--label-smoothing', '2'], 'label smoothing goes from 0 to 1, got 2.0'),
+    (['--data', 'ONE'], "has images of one class, Bag: a classifier needs two or more"),
 ])
 def test_bad_input_writes_nothing(args, phrase, few, tmp_path, capsys):
     (tmp_path / 'FOLDER').mkdir()
@@ -322,6 +327,19 @@ def test_bad_input_writes_nothing(args, phrase, few, tmp_path, capsys):
     err = capsys.readouterr().err
     assert phrase.replace('FOLDER', str(tmp_path / 'FOLDER')) in err.splitlines()[-1]
     assert not (tmp_path / 'run').exists()
+
+
+def test_an_output_among_the_images(few, capsys):
+    for inside in (few / 'run', few / 'train' / 'Bag' / 'run'):
+        train(inside, '--data', few, code=2)
+        assert f'lies among the images in {few}' in capsys.readouterr().err
+        assert not inside.exists()
+
+
+@pytest.mark.parametrize('options', [['--img-size', '3'], ['--model-kwargs', 'scales=[1]', 'L=2']])
+def test_features_follow_small_images_and_given_scales(options, few, tmp_path, capsys):
+    train(tmp_path / 'run', '--data', few, *options)
+    assert 'features    J 1, scales [1]' in capsys.readouterr().out
 
 
 def test_the_number_of_threads_changes_nothing(probed, few, tmp_path):
