@@ -40,7 +40,7 @@ def parts_of(root: Path) -> Tuple[str, ...]:
     classes = [name for name in names if name not in ('train', 'test', 'val')]
     # A class may be called train, as in a list of vehicles: its images lie in it, beside those of other classes.
     is_class = any(entry.is_file() and is_image(entry.name) for name in ('train', *held_out) if name in names
-                   for entry in os.scandir(root / name)) and any(_images(root / name)[0] for name in classes)
+                   for entry in os.scandir(root / name)) and any(images_in(root / name)[0] for name in classes)
     if 'train' in names and held_out and not is_class:
         return ('train', *held_out)
     if len(names) < 2 or (len(names) > len(classes) and not is_class):
@@ -56,7 +56,7 @@ def find(folder: Path) -> Tuple[ImageFiles, int]:
         ValueError: if there are no folders, or one holds no images.
     """
     classes = _folders(folder)
-    found = [_images(folder / name) for name in classes]
+    found = [images_in(folder / name) for name in classes]
     empty = [name for name, (files, _) in zip(classes, found) if not files]
     if not classes or empty:
         where = f'nothing lies in {some(empty)}' if empty else 'it has none'
@@ -84,8 +84,12 @@ def some(names: Sequence[str]) -> str:
     return ', '.join(map(shown, names[:NAMED])) + more or 'nothing'
 
 
-def _images(folder: Path) -> Tuple[List[str], int]:
-    """The images at any depth, and the number of other files that are not hidden."""
+def images_in(folder: Path) -> Tuple[List[str], int]:
+    """The images at any depth, in order, and the number of other files that are not hidden.
+
+    Raises:
+        OSError: if a folder cannot be searched.
+    """
     found, others = [], 0
     for where, names in sorted(_walk(folder)):
         images = [name for name in sorted(names) if is_image(name)]
@@ -96,13 +100,17 @@ def _images(folder: Path) -> Tuple[List[str], int]:
 
 def _walk(folder: Path) -> Iterator[Tuple[str, List[str]]]:
     seen, top = set(), os.path.realpath(folder)                 # links may lead round in circles, and above the top
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         place = os.path.realpath(where)
         known = place in seen or os.path.commonpath((place, top)) == place != top
         folders[:] = [] if known else [name for name in folders if _is_visible(name)]
         if not known:
             yield where, names
         seen.add(place)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def fingerprint(parts: Dict[str, ImageFiles], root: Path) -> str:

@@ -21,7 +21,7 @@ STRENGTHS = tuple(10. ** power for power in range(-4, 4))
 FOLDS, MANY_CLASSES = 5, 100
 # Images that are enough to choose features by; bytes of images or features that are kept at a time.
 ENOUGH, MOST_BYTES = 1000, 1 << 29
-BATCH = 256
+BATCH, BATCH_NUMBERS = 256, 1 << 22
 # Bytes of features below which a second thread slows the products down: they are small, and it waits at each.
 ALONE = 1 << 27
 
@@ -176,7 +176,7 @@ def fit_norms(model: nn.Module, x: Tensor, device: torch.device) -> None:
     """Give all batch norms the statistics of these images, in eval mode; in batches that are a draw of all of them."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     # No small batch at the end: the statistics are averages of the batches' own.
-    batches = [x[part] for part in order.tensor_split(max(1, len(x) // BATCH))]
+    batches = [x[part] for part in order.tensor_split(max(1, len(x) // _batch_size(x)))]
     update_bn(batches, model, device)
     model.eval()
 
@@ -186,7 +186,12 @@ def features(model: nn.Module, x: Tensor, device: torch.device) -> Tensor:
     """What the classifier gets of images (n, C, H, W): (n, features), in float32 in main memory."""
     model.eval()
     return torch.cat([model.forward_head(model.forward_features(part.to(device)), pre_logits=True).float().cpu()
-                      for part in x.split(BATCH)]).clone()
+                      for part in x.split(_batch_size(x))]).clone()
+
+
+def _batch_size(x: Tensor) -> int:
+    """Fewer of large images, whose feature maps take hundreds of times their memory."""
+    return max(16, min(BATCH, BATCH_NUMBERS // x[0].numel()))
 
 
 def span(x: Tensor) -> Tuple[Optional[Tensor], Tensor]:

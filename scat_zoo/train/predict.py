@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..models import shipped
-from . import augment, checkpoint, images
+from . import augment, checkpoint, folders, images
 
 MANY = 50                       # from so many files on there is a progress bar
 
@@ -83,7 +83,7 @@ def find(paths: Sequence[Path]) -> List[Path]:
     files: List[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(_search(path))
+            found = sorted(map(Path, folders.images_in(path)[0]))
             if not found:
                 raise ValueError(f'no images in the folder {path}')
             files += found
@@ -93,20 +93,6 @@ def find(paths: Sequence[Path]) -> List[Path]:
             raise ValueError(f'{path} is neither a file nor a folder' if path.exists() else
                              f'no file or folder {path}')
     return files
-
-
-def _search(folder: Path) -> Iterator[Path]:
-    seen = set()                                # links may lead round in circles
-    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        place = os.path.realpath(where)
-        folders[:] = [name for name in folders if not name.startswith('.') and place not in seen]
-        if place not in seen:
-            yield from (file for file in (Path(where) / name for name in names) if images.is_image(file))
-        seen.add(place)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def show(model_or_checkpoint: str, paths: Sequence[Path], topk: int, device: torch.device,
