@@ -57,7 +57,7 @@ def test_train_writes_what_it_says(whole_run):
     assert [float(a) for a in accuracies] == [round(ways['learned']['test_accuracy'], 2)]
     assert [tuple(map(float, figures)) for *figures, _ in told] == [
         (round(way['val_accuracy'], 2), round(way['test_accuracy'], 2)) for way in ways.values()]
-    assert [kept.strip() for *_, kept in told] == ['', '', '(kept)']
+    assert [kept.strip() for *_, kept in told] == ['', '', '(kept, as asked for)']
     assert float(accuracies[0]) > 50                            # four epochs; chance is 10
     assert ways['learned']['filter_change'] > 0.001
     assert str(output / 'checkpoint') in result.stdout
@@ -288,7 +288,7 @@ def test_a_run_that_saved_nothing_begins_anew_with_other_settings(tmp_path, caps
     assert cli.main([*options, '--resume']) == 0
     capsys.readouterr()
     assert cli.main([*options, '--resume', '--lr', '0.5']) == 2
-    assert capsys.readouterr().err.endswith('with other settings: training.lr was None, is 0.5\n')
+    assert capsys.readouterr().err.endswith('that it began with: training.lr was None, is 0.5\n')
     (tmp_path / 'run' / 'settings.json').write_text('{"model"')
     assert cli.main([*options, '--resume']) == 2
     assert 'settings.json is broken' in capsys.readouterr().err

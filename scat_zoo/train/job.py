@@ -98,7 +98,7 @@ def train(job: Job, device: torch.device) -> None:
     learned = job.learnable
     if learned is None:
         learned = data.val is not None and len(data.val) >= choices.VALIDATED
-    training = choices.training(job.training, len(data.train), bool(candidates))
+    training = choices.training(job.training, len(data.train), probed and is_linear(template))
     discriminant.check(training, template)
     names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
     asked = ('learned' if learned else 'fixed') if options or job.learnable else None
@@ -117,7 +117,7 @@ def train(job: Job, device: torch.device) -> None:
             print(f'{job.start or job.model} on {job.data}: {len(data.train):,} training, {len(data.val or ()):,} '
                   f'validation and {len(data.test):,} test images of {len(data.classes)} classes; writing to '
                   f'{job.output}')
-            lines.append(('filters', _why_filters(job, learned, data)))
+            lines.append(('filters', _why_filters(job, learned, data, template.scattering)))
             for what, line in lines:
                 _say(what, line)
         wait()
@@ -128,7 +128,8 @@ def train(job: Job, device: torch.device) -> None:
         kept = asked or _best(ways)
         if kept == 'probe' and data.val is not None:
             _fit_on_all(ways['probe'].model, job, data, training, device)
-        _finish(job, ways, kept, data, start, device)
+        _finish(job, ways, kept, 'as asked for' if asked else 'by validation' if data.val is not None else '', data,
+                start, device)
 
 
 def _check(job: Job) -> None:
@@ -175,12 +176,14 @@ def _say(what: str, line: str) -> None:
     print(f'  {what:11} {line}', flush=True)
 
 
-def _why_filters(job: Job, learned: bool, data: Data) -> str:
+def _why_filters(job: Job, learned: bool, data: Data, scattering: ScatteringStem) -> str:
+    at_rest = 'frozen, as learned before' if job.start and scattering.state_dict() else 'fixed'
     if job.learnable is not None:
-        return ('learned' if learned else 'fixed') + ', as asked for'
+        return ('learned' if learned else at_rest) + ', as asked for'
     if learned:
-        return 'fixed, and learned if the validation images say that it helps'
-    return (f'fixed: {len(data.train):,} images are too few to tell whether learning helps; --learnable does it anyway')
+        return f'{at_rest}, and learned if the validation images say that it helps'
+    return (f'{at_rest}: {len(data.train):,} images are too few to tell whether learning helps; --learnable does it '
+            'anyway')
 
 
 def _prepared(images: Dataset, model: nn.Module, data: Data, augmentation: Optional[str] = None) -> Prepared:
@@ -286,7 +289,7 @@ def _fit_on_all(model: nn.Module, job: Job, data: Data, training: Training, devi
     model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())
 
 
-def _finish(job: Job, ways: Dict[str, Way], kept: str, data: Data, start: Optional[ScatteringStem],
+def _finish(job: Job, ways: Dict[str, Way], kept: str, why: str, data: Data, start: Optional[ScatteringStem],
             device: torch.device) -> None:
     """Test all, write checkpoints and figures, and print them."""
     for name, way in ways.items():
@@ -310,19 +313,20 @@ def _finish(job: Job, ways: Dict[str, Way], kept: str, data: Data, start: Option
         draw_change(start.filters(), after.filters(), job.output / 'filters.png')
     write_json(job.output / 'results.json', results)
     print(metrics.report(ways[kept].figures))
-    _compare(results, job.output)
+    _compare(results, why, job.output)
 
 
 SAYS = {'probe': 'fitted classifier, fixed filters', 'fixed': 'trained, fixed filters',
         'learned': 'trained, learned filters'}
 
 
-def _compare(results: Dict[str, Any], output: Path) -> None:
+def _compare(results: Dict[str, Any], why: str, output: Path) -> None:
     ways = results['ways']
     if len(ways) > 1:
         for name, way in ways.items():
             val = '' if way['val_accuracy'] is None else f'validation {way["val_accuracy"]:.2f} %, '
-            print(f'{SAYS[name]:34}{val}test {way["test_accuracy"]:.2f} %' + '  (kept)' * (name == results['kept']))
+            kept = f'  (kept, {why})' if name == results['kept'] else ''
+            print(f'{SAYS[name]:34}{val}test {way["test_accuracy"]:.2f} %{kept}')
     if 'learned' in ways:
         print(f'training moved the filters by {100 * ways["learned"]["filter_change"]:.1f} % (relative norm)')
         print(f'filters    {output / "filters.png"}')

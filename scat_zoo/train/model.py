@@ -37,7 +37,7 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
 def start_from(name: str, data: Data, seed: int) -> nn.Module:
     """The model of a checkpoint folder, or of shipped weights, with classes and channels of these data.
 
-    It keeps its image size, and a classifier of as many classes.
+    It keeps its image size, and a classifier of as many classes; learned filters are frozen.
 
     Raises:
         ValueError: in one sentence, if there are no such weights.
@@ -47,11 +47,13 @@ def start_from(name: str, data: Data, seed: int) -> nn.Module:
               'pretrained_cfg_overlay': WHOLE}
     if Path(name).is_dir():
         checkpoint.load(Path(name))                             # refuses what is not whole
-        return timm.create_model(f'local-dir:{checkpoint.folder_of(name)}', **kwargs)
-    if name in shipped.names():
-        return timm.create_model(name, **kwargs)
-    raise ValueError(f'{name!r} is no checkpoint folder, and no weights come under that name; '
-                     f'known: {", ".join(shipped.names())}')
+        name = f'local-dir:{checkpoint.folder_of(name)}'
+    elif name not in shipped.names():
+        raise ValueError(f'{name!r} is no checkpoint folder, and no weights come under that name; '
+                         f'known: {", ".join(shipped.names())}')
+    model = timm.create_model(name, **kwargs)
+    model.scattering.set_learnable(False)
+    return model
 
 
 def unknown(name: str) -> ValueError:

@@ -34,7 +34,8 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
         raise ValueError(f'{file} is broken: expected the settings of a run, got {before!r}')
     before, now = _comparable(before, now)
     if others and before != now:
-        raise ValueError(f'cannot resume the run in {output} with other settings: {_changes(before, now)}')
+        raise ValueError(f'cannot resume the run in {output} with other settings; --resume takes the options that it '
+                         f'began with: {_changes(before, now)}')
 
 
 @contextlib.contextmanager
@@ -64,15 +65,20 @@ def held(output: Path) -> Iterator[None]:
 def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, Any]]:
     """Both without what may differ."""
     same_images = before.get('fingerprint') and before.get('fingerprint') == now.get('fingerprint')
+    one_name = before.get('data') == now.get('data')
     epochs = [(settings.get('training') or {}).get('epochs') for settings in (before, now)]
     more = all(type(count) is int for count in epochs) and epochs[1] >= epochs[0]
     never = before.get('training') is None                      # by gradients
     both = []
     for settings in (before, now):
-        left_out = {'data', 'root', 'fingerprint'} if same_images else set()
+        # Other images are told by their name: what else differs follows from them.
+        left_out = {'data', 'root', 'fingerprint'} if same_images else set() if one_name else {
+            'fingerprint', 'input_size'}
         kept = {key: value for key, value in settings.items() if key not in left_out}
         if set(before.get('ways') or ()) <= set(now.get('ways') or ()):
             kept.pop('ways', None)                              # one more way may be tried
+            if before.get('learnable') is None:
+                kept.pop('learnable', None)
         if never:
             kept.pop('training', None)
         elif more:
@@ -86,7 +92,11 @@ def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> s
     changes = []
     for key in {**before, **now}:
         a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
+        if isinstance(a, dict) and b is None:
+            changes.append(f'{key} was asked for')
+        elif key == 'fingerprint' and a != b:
+            changes.append('the images are others than they were')
+        elif isinstance(a, dict) and isinstance(b, dict):
             changes.append(_changes(a, b, f'{prefix}{key}.'))
         elif a != b:
             changes.append(f'{prefix}{key} was {a}, is {b}')

@@ -149,7 +149,7 @@ def test_resumed_with_more_epochs(trained, few, tmp_path, capsys):
     shutil.copytree(output, tmp_path / 'run')
     options = ['--data', few, *SMALL, '--learnable', '--resume']
     train(tmp_path / 'run', *options, '--epochs', '1', code=2)
-    assert 'with other settings: training.epochs was 2, is 1' in capsys.readouterr().err
+    assert 'that it began with: training.epochs was 2, is 1' in capsys.readouterr().err
     assert json.loads((tmp_path / 'run' / 'results.json').read_text()) == before
     after = train(tmp_path / 'run', *options, '--epochs', '4')
     for name in ('fixed', 'learned'):
@@ -355,3 +355,16 @@ def test_the_number_of_threads_changes_nothing(probed, few, tmp_path):
         assert results['test']['accuracy'] == pytest.approx(probed[1]['test']['accuracy'], abs=0.5)
         mine, first = (json.loads((folder / 'probe.json').read_text()) for folder in (output, probed[0]))
         assert (mine['kwargs'], mine['C']) == (first['kwargs'], first['C'])
+
+
+def test_learned_filters_to_start_from_are_frozen(trained, few, tmp_path, capsys):
+    """Unless they are learned on; and a run that ended with the fitted classifier goes on to learn them."""
+    train(tmp_path / 'run', '--data', few, '--from', trained[0])
+    assert 'filters     frozen, as learned before: 60 images' in capsys.readouterr().out
+    scattering = checkpoint.load(tmp_path / 'run').scattering
+    assert not scattering.learnable
+    assert scattering.state_dict()
+    learned = train(tmp_path / 'run', '--data', few, '--from', trained[0], '--learnable', '--epochs', 1, '--resume')
+    assert learned['kept'] == 'learned'
+    assert learned['ways']['learned']['filter_change'] > 0
+    assert '(kept, as asked for)' in capsys.readouterr().out
