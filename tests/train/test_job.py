@@ -184,7 +184,7 @@ def test_the_same_images_elsewhere_and_other_settings(trained, few, tmp_path, ca
         assert told in capsys.readouterr().err
     next((tmp_path / 'images' / 'train' / 'Bag').iterdir()).unlink()
     train(tmp_path / 'run', *options, code=2)
-    assert 'fingerprint was' in capsys.readouterr().err
+    assert 'the images are others than they were' in capsys.readouterr().err
     assert json.loads((tmp_path / 'run' / 'results.json').read_text()) == before
 
 
