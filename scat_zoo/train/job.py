@@ -61,14 +61,14 @@ class Job:
     resume: bool = False
 
 
+@dataclass
 class Way:
     """One of the ways: its model, trained or to be trained, and what it reached."""
-
-    def __init__(self, model: nn.Module, training: Optional[Training]) -> None:
-        self.model, self.training = model, training
-        self.history: List[Dict[str, float]] = []
-        self.right: Optional[np.ndarray] = None                     # by validation image
-        self.figures: Dict[str, Any] = {}                           # of the test images
+    model: nn.Module
+    training: Optional[Training]
+    history: List[Dict[str, float]] = field(default_factory=list)
+    right: Optional[np.ndarray] = None                              # by validation image
+    figures: Dict[str, Any] = field(default_factory=dict)           # of the test images
 
 
 def train(job: Job, device: torch.device) -> None:

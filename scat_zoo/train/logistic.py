@@ -3,7 +3,6 @@
 From few images this beats gradient descent on the same classifier, which stops early or overfits, and takes seconds.
 It is the floor that training has to rise above.
 """
-import importlib.util
 import warnings
 from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -35,16 +34,6 @@ class Choice(NamedTuple):
     accuracy: Optional[float]
 
 
-def check() -> None:
-    """Refuse to begin without scikit-learn.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    if importlib.util.find_spec('sklearn') is None:
-        raise ValueError('training needs scikit-learn: install it, or scat_zoo with the extra train')
-
-
 def stacked(dataset: Dataset) -> Tuple[Tensor, Tensor]:
     """Prepared images (n, C, H, W) and classes (n), of as many as take MOST_BYTES, an even share of each class.
 
@@ -61,7 +50,8 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
     """The keywords, among those of `candidates`, and C with the least log-loss in cross-validation on these images.
 
     The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
-    one image has no say. With few images there are several rounds of folds.
+    one image has no say. With few images there are several rounds of folds. The norms have seen the images of all
+    folds, without their classes; and the accuracy is that of the best of all tried, so a little too high.
 
     Args:
         build: makes the model of some keywords.

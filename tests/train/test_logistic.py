@@ -200,9 +200,3 @@ def test_more_features_than_memory(monkeypatch):
     logistic.fit(fitted, x, y, 1., False, CPU)
     assert seen == [30]
     assert (fitted(x).argmax(1) == y).float().mean() > 0.9
-
-
-def test_missing_scikit_learn(monkeypatch):
-    monkeypatch.setattr(logistic.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ValueError, match='training needs scikit-learn'):
-        logistic.check()
