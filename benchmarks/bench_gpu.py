@@ -333,7 +333,7 @@ def parity(report: Report, setup: Setup, J: int, shape: Tuple[int, int]) -> None
     from scat_zoo.scattering import transform
     x, exact = random(2, *shape), ScatteringTorch2D(J, shape, dtype=torch.float64)
     with torch.no_grad():
-        right = transform.scattering2d(x.double(), *exact.bank(x), J, 2, False)
+        right = transform.reference(x.double(), exact.bank(x), [J], 2)[0]
         S, K = ScatteringTorch2D(J, shape).to(setup.device), kymatio(setup, J, shape)
         a, b = S(x.to(setup.device)), K(x.to(setup.device))
         c = exact.to(setup.device)(x.double().to(setup.device))
@@ -617,8 +617,8 @@ def forward_variant(way: Way, graph: bool = False,
 def plain(S: nn.Module) -> Callable[[Tensor], Tensor]:
     """The reference, by FFTs."""
     from scat_zoo.scattering import transform
-    phi, psi = S.bank(torch.empty(0, *S.shape))
-    return lambda x: transform.scattering2d(x, phi, psi, S.J, 2, False)
+    filters = S.bank(torch.empty(0, *S.shape))
+    return lambda x: transform.reference(x, filters, [S.J], 2)[0]
 
 
 def compiled(way: Way) -> Way:

@@ -1,0 +1,7 @@
+"""The mathematics of wavelet scattering; nothing here knows of timm. A map:
+
+`geometry`  sizes, paths and levels     `morlet`, `frame`        closed forms; Littlewood-Paley bounds
+`filters`   what banks hand over        `banks`, `parametric`    one small class a kind of bank
+`transform` the plain reference         `scales`                 the order of several scales' maps
+`engine`    what makes it fast          `torch2d`, `plot`        kymatio's interface; pictures
+"""

@@ -1,36 +1,99 @@
 """Filter banks: modules that give the transform its filters for an image.
 
 `FixedBank` is analytic: kymatio's tight frame, at whatever size comes. `PixelwiseBank` stores every value of every
-filter that the transform reads, as parameters or as buffers, for one image size. Banks that learn the numbers behind
-the wavelets are in `parametric`. Calling a bank on images gives `(phi, psi)` as `transform.scattering2d` takes them;
-with more than one scale to low-pass at, the phi of all, scale after scale (see `scales`).
+filter that the transform reads, as parameters or as buffers. Banks that learn the numbers behind the wavelets are in
+`parametric`, beside the dict of all kinds that learn.
 """
 import functools
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from . import geometry, morlet
+from .filters import Filters, from_finest, padded_size, resample_levels
+
+INITS = ('tight_frame', 'random')
 
 
-class FixedBank(nn.Module):
-    """The analytic filters, which follow the image size and are never part of a state dict.
+class Bank(nn.Module):
+    """What all banks have in common, and what each kind declares. Called on images (..., H, W) it gives `Filters`.
+
+    A kind is one class with `forward` and what it has to change of the rest, and a line in `parametric.KINDS`.
 
     Args:
         J: log-2 of the scale.
         L: number of orientations.
-        image_size: (H, W) for which filters are kept ready.
+        image_size: (H, W) of the images that the filters are for, or kept ready for.
         max_order: highest order of scattering whose filters are given out.
         scales: log-2 of the scales of the low-passes, J among them; J alone unless given.
     """
 
+    kind = 'fixed'                                  # in `parametrization`, and in a checkpoint
+    follows_size = True                             # exactly, and not by resampling
+    certifiable = False                             # whether `nonexpansive` can be kept
+    filter_lr = 0.                                  # of Adam, that worked in trials
+    OPTIONS: Dict[str, Any] = {}                    # noqa: RUF012  (keywords of this kind's own, and their defaults)
+    learnable = False
+
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None,
                  scales: Optional[Sequence[int]] = None) -> None:
         super().__init__()
         self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
         self.scales = geometry.check_scales(scales, J)
+        # The name of a kind is a key of its state dict; these came before that, and differ in their keys or shapes.
+        if self.kind not in ('fixed', 'pixelwise', 'morlet', 'equivariant'):
+            self.register_buffer(self.kind, torch.empty(0))
+
+    @classmethod
+    def options_of(cls, keys: Sequence[str]) -> Dict[str, Any]:
+        """With which options a bank of this kind was made whose state dict has these keys."""
+        return {}
+
+    def options(self) -> Dict[str, Any]:
+        """Those with which this bank was made."""
+        return self.options_of(list(self.state_dict()))
+
+    def fits(self, state: Dict[str, Tensor]) -> bool:
+        """Whether this is the state dict of a bank of this kind, of whatever size."""
+        return {key: t.ndim for key, t in state.items()} == {key: t.ndim for key, t in self.state_dict().items()}
+
+    def fitted(self, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """The state dict of a bank for images of another size, as this one can load it."""
+        return state
+
+    def reset_parameters(self) -> None:
+        """Give every filter its initial values again."""
+        raise NotImplementedError
+
+    def set_learnable(self, learnable: bool) -> None:
+        """Turn what is learned into parameters that require grad, or into buffers, keeping the values."""
+        raise NotImplementedError
+
+    def set_max_order(self, max_order: int) -> None:
+        """Give out the filters that the orders up to max_order read."""
+        self.max_order = max_order
+
+    def set_image_size(self, image_size: Tuple[int, int]) -> None:
+        """Be for images of that size from now on."""
+        self.image_size = image_size
+
+    def wavelets(self) -> List[morlet.Wavelet]:
+        """The numbers behind each wavelet, by scale and orientation; an empty list if there are none."""
+        return []
+
+    def extra_repr(self) -> str:
+        return f'J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}'
+
+
+class FixedBank(Bank):
+    """The analytic filters, which follow the image size and are never part of a state dict."""
+    hat: Tensor
+
+    def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
+                 scales: Optional[Sequence[int]] = None, device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__(J, L, image_size, max_order, scales)
         M, N = geometry.padded_size(image_size[0], image_size[1], J)
         hat = torch.empty(len(self.scales) + J * L, M, N, device=device, dtype=dtype)
         # A buffer and not a cache, so that a scripted or exported model finds the filters there as constants.
@@ -38,7 +101,6 @@ class FixedBank(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Compute the filters anew."""
         M, N = self.hat.shape[-2:]
         self.hat.copy_(_filter_bank(M, N, self.scales, self.L, self.hat.dtype, self.hat))
 
@@ -54,19 +116,17 @@ class FixedBank(nn.Module):
             self.reset_parameters()
         return self
 
-    def set_max_order(self, max_order: int) -> None:
-        """Give out the filters that the orders up to max_order read."""
-        self.max_order = max_order
+    def set_image_size(self, image_size: Tuple[int, int]) -> None:
+        super().set_image_size(image_size)
+        M, N = geometry.padded_size(image_size[0], image_size[1], self.J)
+        self.hat = self.hat.new_empty(len(self.hat), M, N)
+        self.reset_parameters()
 
     def wavelets(self) -> List[morlet.Wavelet]:
-        """The numbers behind each wavelet, by scale and orientation."""
-        return morlet.describe(*morlet.tight_frame(self.J, self.L, torch.device('cpu')))
+        return morlet.describe(morlet.tight_frame(self.J, self.L, torch.device('cpu')))
 
-    def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
+    def forward(self, x: Tensor) -> Filters:
         return analytic_filters(x, self.hat, self.scales, self.L, self.max_order)
-
-    def extra_repr(self) -> str:
-        return f'J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}'
 
 
 class Filter(nn.Module):
@@ -76,9 +136,6 @@ class Filter(nn.Module):
     def __init__(self, hat: Tensor, learnable: bool) -> None:
         super().__init__()
         self.register_buffer('hat', hat)
-        self.set_learnable(learnable)
-
-    def set_learnable(self, learnable: bool) -> None:
         as_state(self, 'hat', learnable)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
@@ -88,170 +145,158 @@ class Filter(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class PixelwiseBank(nn.Module):
+class PixelwiseBank(Bank):
     """Every filter that the transform reads, at every level a tensor of its own, for one image size.
 
-    State-dict keys are `phi.level{l}.hat`, `phi.scale{s}_level{l}.hat` for the low-passes of scales s < J, and
+    Images of another size get the same impulse responses (`filters.resample`). State-dict keys are
+    `phi.level{l}.hat`, `phi.scale{s}_level{l}.hat` for the low-passes of scales s < J, and
     `psi.j{j}_theta{t}_level{l}.hat`, whether learnable or not.
 
     Args:
-        J, L, image_size, max_order, scales: as for `FixedBank`.
+        J, L, image_size, max_order, scales: as for `Bank`.
         learnable: whether the filters are parameters or buffers.
         init: 'tight_frame', or 'random' for Morlet wavelets drawn at random.
     """
 
-    def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2, learnable: bool = True,
-                 init: str = 'tight_frame', device: Optional[torch.device] = None,
-                 dtype: Optional[torch.dtype] = None, scales: Optional[Sequence[int]] = None) -> None:
-        super().__init__()
-        self.J, self.L, self.image_size, self.max_order = J, L, image_size, max_order
-        self.learnable, self.init, self.scales = learnable, init, geometry.check_scales(scales, J)
-        hat = self._start(torch.empty(0, device=device, dtype=dtype))
-        phi, psi = _stored_filters(self.scales, L, max_order)
-        self.phi = nn.ModuleDict(
-            {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in phi.items()})
-        self.psi = nn.ModuleDict(
-            {name: Filter(crop(hat[i], level).clone(), learnable) for name, (i, level) in psi.items()})
+    kind = 'pixelwise'
+    follows_size = False
+    filter_lr = 1e-3                                # Fourier coefficients are small numbers
+    OPTIONS: Dict[str, Any] = {'init': 'tight_frame'}           # noqa: RUF012
 
-    def _start(self, like: Tensor) -> Tensor:
-        """Initial filters (scales + J * L, M, N) at the finest level, of this type and on this device."""
+    def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
+                 scales: Optional[Sequence[int]] = None, learnable: bool = True, init: str = 'tight_frame',
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__(J, L, image_size, max_order, scales)
+        self.learnable, self.init = learnable, init
+        self.phi: Mapping[str, Filter]              # `nn.ModuleDict`s; TorchScript knows no such types in the class
+        self.psi: Mapping[str, Filter]
+        for name, hats in self._named(self._start(torch.empty(0, device=device, dtype=dtype))).items():
+            self.add_module(name, nn.ModuleDict({key: Filter(hat.clone(), learnable) for key, hat in hats.items()}))
+
+    def _start(self, like: Tensor) -> Filters:
+        """Initial filters, of this type and on this device."""
         M, N = geometry.padded_size(self.image_size[0], self.image_size[1], self.J)
+        low = len(self.scales)
+        hat = _filter_bank(M, N, self.scales, self.L, like.dtype, like)
         if self.init == 'random' and not like.is_meta:
-            drawn = [numbers.flatten() for numbers in morlet.random_wavelets(self.J, self.L)]
-            return morlet.morlets((M, N), self.J, *drawn, morlet.aliases(self.L), self.scales).to(like)
-        return _filter_bank(M, N, self.scales, self.L, like.dtype, like)
+            drawn = morlet.Numbers(*(numbers.flatten() for numbers in morlet.random_wavelets(self.J, self.L)))
+            hat = torch.cat([hat[:low], morlet.morlets((M, N), drawn, morlet.aliases(self.L)).to(like)])
+        return from_finest(hat[:low], hat[low:], self.scales, self.L, self.max_order)
 
-    @torch.no_grad()
+    def _named(self, filters: Filters) -> Dict[str, Dict[str, Tensor]]:
+        """Single filters by name, in the order of the state dict."""
+        phi = {f'{f"scale{scale}_" if scale < self.J else ""}level{level}': hat
+               for scale, levels in zip(self.scales, filters.phi) for level, hat in enumerate(levels)}
+        psi = {f'j{j}_theta{t}_level{level}': wavelets[t] for j, levels in enumerate(filters.psi)
+               for t in range(self.L) for level, wavelets in enumerate(levels)}
+        return {'phi': phi, 'psi': psi}
+
     def reset_parameters(self) -> None:
         """Give every filter its initial value again, or another random one."""
-        hat = self._start(self.phi['level0'].hat.detach())
-        phi, psi = _stored_filters(self.scales, self.L, self.max_order)
-        for name, (i, level) in phi.items():
-            self.phi[name].hat.copy_(crop(hat[i], level))
-        for name, (i, level) in psi.items():
-            self.psi[name].hat.copy_(crop(hat[i], level))
+        self.copy_filters(self._start(self.phi['level0'].hat.detach()))
 
     @torch.no_grad()
-    def copy_filters(self, phi: List[Tensor], psi: List[List[Tensor]]) -> None:
+    def copy_filters(self, filters: Filters) -> None:
         """Take over the filters that another bank gives for images of this size."""
-        for low_pass, hat in zip(self.phi.values(), phi):
-            low_pass.hat.copy_(hat)
-        for j, levels in enumerate(psi):
-            for level, wavelets in enumerate(levels):
-                for t, hat in enumerate(wavelets):
-                    self.psi[f'j{j}_theta{t}_level{level}'].hat.copy_(hat)
-
-    def wavelets(self) -> List[morlet.Wavelet]:
-        """None: these filters are free, no numbers stand behind them."""
-        return []
+        for name, hats in self._named(filters).items():
+            for key, hat in hats.items():
+                getattr(self, name)[key].hat.copy_(hat)
 
     def set_learnable(self, learnable: bool) -> None:
-        """Turn every filter into a parameter that requires grad, or into a buffer, keeping its values."""
         self.learnable = learnable
-        for module in self.modules():
-            if isinstance(module, Filter):
-                module.set_learnable(learnable)
+        for stored in [*self.phi.values(), *self.psi.values()]:
+            as_state(stored, 'hat', learnable)
 
+    @torch.no_grad()
     def set_max_order(self, max_order: int) -> None:
         """Keep the filters that the orders up to max_order read; a missing one is the crop of its finest level."""
         if max_order == self.max_order:
             return
-
-        def keep(filters: nn.ModuleDict, name: str, level: int) -> Filter:
-            if name in filters:
-                return filters[name]
-            finest = filters[name.replace(f'level{level}', 'level0')]
-            return Filter(crop(finest.hat.detach(), level).clone(), self.learnable)
-
-        phi, psi = _stored_filters(self.scales, self.L, max_order)
-        self.phi = nn.ModuleDict({name: keep(self.phi, name, level) for name, (_, level) in phi.items()})
-        self.psi = nn.ModuleDict({name: keep(self.psi, name, level) for name, (_, level) in psi.items()})
+        phi, psi = self.own()
+        finest = torch.stack([levels[0] for levels in phi]), torch.cat([levels[0] for levels in psi])
         self.max_order = max_order
+        for name, hats in self._named(from_finest(*finest, self.scales, self.L, max_order)).items():
+            kept = getattr(self, name)
+            setattr(self, name, nn.ModuleDict({key: kept[key] if key in kept else Filter(hat.clone(), self.learnable)
+                                               for key, hat in hats.items()}))
 
-    def forward(self, x: Tensor) -> Tuple[List[Tensor], List[List[Tensor]]]:
-        phi: List[Tensor] = []
+    @torch.no_grad()
+    def set_image_size(self, image_size: Tuple[int, int]) -> None:
+        """Resample the filters to that size. The parameters are others: build the optimiser afterwards."""
+        filters = resized(self.own(), torch.empty(image_size, device='meta'))
+        super().set_image_size(image_size)
+        for name, hats in self._named(filters).items():
+            for key, hat in hats.items():
+                stored = getattr(self, name)[key]
+                if hat.shape != stored.hat.shape:
+                    learned = isinstance(stored.hat, nn.Parameter)
+                    stored.hat = nn.Parameter(hat, stored.hat.requires_grad) if learned else hat
+
+    def fitted(self, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        if not self.fits(state) or not all(hat.isfinite().all() for hat in state.values()):
+            return state
+        sides, border = state['phi.level0.hat'].shape, 2 << self.J
+        if sides == self.phi['level0'].hat.shape or min(sides) <= border or any(n % (1 << self.J) for n in sides):
+            return state
+        other = PixelwiseBank(self.J, self.L, (sides[0] - border, sides[1] - border), self.max_order, self.scales,
+                              learnable=False, dtype=torch.float64)
+        if any(hat.shape != state[key].shape for key, hat in other.state_dict().items()):
+            return state
+        other.load_state_dict(state)
+        other.set_image_size(self.image_size)
+        return {key: hat.to(state[key].dtype) for key, hat in other.state_dict().items()}
+
+    def own(self) -> Filters:
+        """The filters for images of its size."""
+        low_passes: List[Tensor] = []
         for low_pass in self.phi.values():
-            phi.append(low_pass.hat)
+            low_passes.append(low_pass.hat)
         wavelets: List[Tensor] = []
         for wavelet in self.psi.values():
             wavelets.append(wavelet.hat)
-        return phi, stack_orientations(wavelets, self.J, self.L, self.max_order)
+        of_phi, of_psi = geometry.levels(self.scales, self.max_order)
+        phi: List[List[Tensor]] = []
+        for levels in of_phi:
+            phi.append(low_passes[:levels])
+            low_passes = low_passes[levels:]
+        psi: List[List[Tensor]] = []
+        for levels in of_psi:
+            psi.append([torch.stack(wavelets[level:self.L * levels:levels]) for level in range(levels)])
+            wavelets = wavelets[self.L * levels:]
+        return Filters(phi, psi)
+
+    def forward(self, x: Tensor) -> Filters:
+        return resized(self.own(), x)
 
     def __repr__(self) -> str:
         # One line: a line for each of its filters would bury the model.
         count = len(self.phi) + len(self.psi)
         state = 'learnable' if self.learnable else 'frozen'
-        return f'PixelwiseBank(J={self.J}, L={self.L}, image_size={self.image_size}, max_order={self.max_order}, ' \
-               f'{count} {state} filters)'
-
-
-def _stored_filters(scales: List[int], L: int,
-                    max_order: int) -> Tuple[Dict[str, Tuple[int, int]], Dict[str, Tuple[int, int]]]:
-    """Name of every phi and psi that is read -> (its place in `morlet.filter_bank`, its level), in state-dict order."""
-    J, low = scales[0], len(scales)
-    phi = {f'{f"scale{s}_" if s < J else ""}level{level}': (i, level)
-           for i, s in enumerate(scales) for level in range(geometry.phi_levels(s, max_order))}
-    psi = {f'j{j}_theta{t}_level{level}': (low + j * L + t, level)
-           for j in range(J) for t in range(L) for level in range(geometry.psi_levels(j, max_order))}
-    return phi, psi
+        return f'PixelwiseBank({self.extra_repr()}, {count} {state} filters)'
 
 
 @torch.fx.wrap
-def analytic_filters(x: Tensor, hat: Tensor, scales: List[int], L: int,
-                     max_order: int) -> Tuple[List[Tensor], List[List[Tensor]]]:
-    """Filters (phi, psi) for images x (..., H, W), all levels cropped from `hat` where it has the padded size of x."""
-    J = scales[0]
-    M, N = padded_size(x, J)
+def resized(filters: Filters, x: Tensor) -> Filters:
+    """Filters for images x (..., H, W): these, or if x is padded to another size, their impulse responses there."""
+    M, N = padded_size(x, len(filters.psi))
+    finest = filters.phi[0][0]
+    if finest.shape[0] == M and finest.shape[1] == N:
+        return filters
+    return Filters([resample_levels(levels, M, N) for levels in filters.phi],
+                   [resample_levels(levels, M, N) for levels in filters.psi])
+
+
+@torch.fx.wrap
+def analytic_filters(x: Tensor, hat: Tensor, scales: List[int], L: int, max_order: int) -> Filters:
+    """Filters for images x (..., H, W), all levels cropped from `hat` where it has the padded size of x."""
+    M, N = padded_size(x, scales[0])
     if hat.shape[1] != M or hat.shape[2] != N:
         dtype = torch.float64 if hat.dtype == torch.float64 else torch.float32
         if torch.jit.is_scripting():
-            hat = morlet.filter_bank((M, N), J, L, dtype, hat.device, scales)
+            hat = morlet.filter_bank((M, N), scales, L, dtype, hat.device)
         else:
             hat = _filter_bank(M, N, scales, L, dtype, hat)
-    return level_filters(hat, J, L, max_order, scales)
-
-
-def padded_size(x: Tensor, J: int) -> Tuple[int, int]:
-    """The padded size of images x (..., H, W), which must be large enough."""
-    height, width = x.shape[-2], x.shape[-1]
-    if (1 << J) > height or (1 << J) > width:
-        raise RuntimeError(f'The smallest dimension should be larger than 2^J. (2^J is {1 << J}, the image '
-                           f'({height},{width}))')
-    return geometry.padded_size(height, width, J)
-
-
-def level_filters(hat: Tensor, J: int, L: int, max_order: int,
-                  scales: Optional[List[int]] = None) -> Tuple[List[Tensor], List[List[Tensor]]]:
-    """Filters (phi, psi) of a bank (scales + J * L, M, N) whose coarser levels are the crops of the finest one."""
-    phi: List[Tensor] = []
-    low = [J] if scales is None else scales
-    for i, scale in enumerate(low):
-        phi += [crop(hat[i], level) for level in range(geometry.phi_levels(scale, max_order))]
-    psi: List[List[Tensor]] = []
-    for j in range(J):
-        wavelets = hat[len(low) + j * L:len(low) + (j + 1) * L]
-        psi.append([crop(wavelets, level) for level in range(geometry.psi_levels(j, max_order))])
-    return phi, psi
-
-
-def stack_orientations(wavelets: List[Tensor], J: int, L: int, max_order: int) -> List[List[Tensor]]:
-    """Single wavelets, ordered by scale j, orientation and level, to psi[j][level] of shape (L, M, N)."""
-    psi: List[List[Tensor]] = []
-    start = 0
-    for j in range(J):
-        levels = geometry.psi_levels(j, max_order)
-        psi.append([torch.stack([wavelets[start + t * levels + level] for t in range(L)]) for level in range(levels)])
-        start += L * levels
-    return psi
-
-
-def crop(hat: Tensor, level: int) -> Tensor:
-    """The low frequencies that are left at resolution 2^-level: (..., M, N) -> (..., M / 2^level, N / 2^level)."""
-    if level == 0:
-        return hat
-    M, N = hat.shape[-2] >> level, hat.shape[-1] >> level
-    rows = torch.cat([hat[..., :M // 2, :], hat[..., hat.shape[-2] - M // 2:, :]], dim=-2)
-    return torch.cat([rows[..., :N // 2], rows[..., rows.shape[-1] - N // 2:]], dim=-1)
+    return from_finest(hat[:len(scales)], hat[len(scales):], scales, L, max_order)
 
 
 def as_state(module: nn.Module, name: str, learnable: bool) -> None:
@@ -288,4 +333,4 @@ def _cached_filter_bank(M: int, N: int, scales: Tuple[int, ...], L: int, dtype: 
                         device: torch.device) -> Tensor:
     # A function of its arguments alone, so it can't go stale; nobody may write into the result.
     with torch.inference_mode(False), torch.no_grad():
-        return morlet.filter_bank((M, N), scales[0], L, dtype, device, list(scales))
+        return morlet.filter_bank((M, N), list(scales), L, dtype, device)

@@ -2,7 +2,7 @@
 
 Let W_l be the linear operator that the cascade applies at level l (resolution 2^-l) to a real signal u: convolution
 with every filter that is read there, the low-passes phi of all scales s > l (one, unless several scales are asked for)
-and the wavelets psi[j][l] (all scales at level 0, j > l at level l). By Parseval, as |u^(w)| = |u^(-w)| for real u,
+and the wavelets `psi[j][l]` (all scales at level 0, j > l at level l). By Parseval, as |u^(w)| = |u^(-w)| for real u,
 
     |W_l u|^2 = mean over w of |u^(w)|^2 LP_l(w),
     LP_l(w) = sum over phi of |phi(w)|^2 + 1/2 sum over psi of |psi(w)|^2 + |psi(-w)|^2,
@@ -33,42 +33,39 @@ from typing import List, Tuple
 import torch
 from torch import Tensor
 
+from .filters import Filters
 
-def littlewood_paley(phi: List[Tensor], psi: List[List[Tensor]]) -> List[Tensor]:
-    """The Littlewood-Paley sum LP_l at every level on which filters are read: tensors (M / 2^l, N / 2^l).
 
-    Args:
-        phi, psi: filters in Fourier, as a bank gives them: phi by level, one scale after the other.
-    """
+def littlewood_paley(filters: Filters) -> List[Tensor]:
+    """The Littlewood-Paley sum LP_l at every level on which filters are read: tensors (M / 2^l, N / 2^l)."""
     sums: List[Tensor] = []
-    level = 0
-    for hat in phi:
-        level = 0 if hat.shape == phi[0].shape else level + 1               # each scale begins at the finest
-        if level < len(sums):
-            sums[level] = sums[level] + hat.square()
-            continue
+    for level, hat in enumerate(filters.phi[0]):                            # the coarsest scale has all levels
         power = torch.zeros_like(hat)
-        for wavelets in psi:
+        for wavelets in filters.psi:
             if level < len(wavelets):
                 power = power + wavelets[level].square().sum(0)
         mirrored = torch.roll(torch.flip(power, [0, 1]), [1, 1], [0, 1])
-        sums.append(hat.square() + 0.5 * (power + mirrored))
+        total = hat.square() + 0.5 * (power + mirrored)
+        for low_passes in filters.phi[1:]:
+            if level < len(low_passes):
+                total = total + low_passes[level].square()
+        sums.append(total)
     return sums
 
 
-def upper_bound(phi: List[Tensor], psi: List[List[Tensor]]) -> Tensor:
+def upper_bound(filters: Filters) -> Tensor:
     """B, the maximum of all Littlewood-Paley sums, a differentiable scalar."""
-    return torch.stack([total.amax() for total in littlewood_paley(phi, psi)]).amax()
+    return torch.stack([total.amax() for total in littlewood_paley(filters)]).amax()
 
 
-def frame_bounds(phi: List[Tensor], psi: List[List[Tensor]]) -> Tuple[float, float]:
+def frame_bounds(filters: Filters) -> Tuple[float, float]:
     """(A, B): the minimum of the Littlewood-Paley sum at level 0, and its maximum over all levels, in float64.
 
     A is taken where the whole bank is read: A |u|^2 <= |W_0 u|^2 <= B |u|^2. Coarser levels leave out on purpose the
     wavelets of scales j <= l, which would find next to nothing there; their sums have no minimum worth a name.
     """
-    sums = littlewood_paley([hat.detach().double() for hat in phi],
-                            [[hat.detach().double() for hat in levels] for levels in psi])
+    phi, psi = ([[hat.detach().double() for hat in levels] for levels in bank] for bank in filters)
+    sums = littlewood_paley(Filters(phi, psi))
     return sums[0].min().item(), max(total.max().item() for total in sums)
 
 

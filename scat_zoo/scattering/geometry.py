@@ -39,16 +39,13 @@ def order_counts(J: int, L: int, max_order: int) -> List[int]:
     return [1, J * L, J * (J - 1) // 2 * L * L][:max_order + 1]
 
 
-def phi_levels(J: int, max_order: int) -> int:
-    """Number of levels at which phi is read; level l works at resolution 2^-l."""
-    return J if max_order >= 1 else 1
+def levels(scales: List[int], max_order: int) -> Tuple[List[int], List[int]]:
+    """Number of levels at which the low-pass of each scale, and the wavelets of each scale j < J, are read.
 
-
-def psi_levels(j: int, max_order: int) -> int:
-    """Number of levels at which the wavelets of scale j are read: by the image (level 0), then by each j1 < j."""
-    if max_order >= 2:
-        return max(j, 1)
-    return max_order
+    Level l works at resolution 2^-l. Wavelets are read by the image (level 0), then by each j1 < j.
+    """
+    phi = [scale if max_order >= 1 else 1 for scale in scales]
+    return phi, [max(j, 1) if max_order >= 2 else max_order for j in range(scales[0])]
 
 
 def check(J: int, L: int, max_order: int) -> None:

@@ -11,7 +11,7 @@ envelope (xi = 0) that makes its mean zero (Bruna and Mallat, Invariant Scatteri
 Everything here compiles with TorchScript, since a scripted model rebuilds its bank for an unforeseen image size.
 """
 import math
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,27 @@ class Wavelet(NamedTuple):
     slant: float
 
 
-def gabor_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float,
+class Numbers(NamedTuple):
+    """What wavelets are computed from, each a tensor of one shape; or offsets of these, see `parametric`.
+
+    theta: orientations of the wave vectors, in radians from the rows' axis to the columns'.
+    xi: central frequencies, in radians per pixel.
+    sigma: standard deviations of the envelopes along theta, in pixels.
+    slant: ratios of an envelope's width along theta to that across it.
+    """
+    theta: Tensor
+    xi: Tensor
+    sigma: Tensor
+    slant: Tensor
+
+
+def gabor_hat(size: Tuple[int, int], theta: float, xi: float, sigma: float, slant: float,
               device: torch.device) -> Tensor:
     """Fourier transform of a Gabor filter sampled on Z^2, at the frequencies of an FFT of this size.
 
     Args:
         size: (M, N), number of frequencies along rows and columns.
-        sigma: standard deviation of the envelope along theta, in pixels.
-        theta: orientation, in radians.
-        xi: central frequency, in radians per pixel.
-        slant: ratio of the envelope's width along theta to that across it.
+        theta, xi, sigma, slant: as in `Numbers`.
 
     Returns:
         Real float64 tensor (M, N), zero frequency first.
@@ -78,15 +89,15 @@ def _frequencies(size: int, centre: float, reach: float, device: torch.device) -
     return k.remainder(size), k.to(torch.float64) * (2 * math.pi / size) - centre
 
 
-def morlet_hat(size: Tuple[int, int], sigma: float, theta: float, xi: float, slant: float,
+def morlet_hat(size: Tuple[int, int], theta: float, xi: float, sigma: float, slant: float,
                device: torch.device) -> Tensor:
     """Fourier transform of a Morlet wavelet, zero at the zero frequency; arguments and result as for `gabor_hat`."""
-    gabor = gabor_hat(size, sigma, theta, xi, slant, device)
-    envelope = gabor_hat(size, sigma, theta, 0.0, slant, device)
+    gabor = gabor_hat(size, theta, xi, sigma, slant, device)
+    envelope = gabor_hat(size, theta, 0.0, sigma, slant, device)
     return gabor - gabor[0, 0] / envelope[0, 0] * envelope
 
 
-def gabors(size: Tuple[int, int], sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor, aliases: int) -> Tensor:
+def gabors(size: Tuple[int, int], numbers: Numbers, aliases: int) -> Tensor:
     """Fourier transforms of many Gabor filters at once, with exact gradients to all their parameters.
 
     Each Gaussian is summed over its 2 aliases + 1 nearest periods along rows and along columns, so that everything
@@ -94,13 +105,14 @@ def gabors(size: Tuple[int, int], sigma: Tensor, theta: Tensor, xi: Tensor, slan
 
     Args:
         size: (M, N), number of frequencies along rows and columns.
-        sigma, theta, xi, slant: as for `gabor_hat`, float64 tensors of one shape (K,).
+        numbers: float64 tensors (K,).
         aliases: number of periods at either side.
 
     Returns:
         Real float64 tensor (K, M, N), zero frequency first.
     """
     kymatio_pi = 3.1415                                                     # see gabor_hat
+    theta, xi, sigma, slant = numbers
     cos, sin = torch.cos(theta), torch.sin(theta)
     across = (sigma / slant).square()
     along = sigma.square()
@@ -125,19 +137,21 @@ def _periods(size: int, centre: Tensor, aliases: int) -> Tensor:
     return (shift.unsqueeze(1) + nearest.unsqueeze(1)).flatten(1)
 
 
-def morlets(size: Tuple[int, int], J: int, sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor,
-            aliases: int, scales: Optional[List[int]] = None) -> Tensor:
-    """The low-pass filters and any Morlet wavelets: (scales + K, M, N), as `filter_bank` gives them.
+def morlets(size: Tuple[int, int], numbers: Numbers, aliases: int) -> Tensor:
+    """Morlet wavelets (K, M, N), each exactly zero at the zero frequency; arguments as for `gabors`."""
+    theta, xi, sigma, slant = numbers
+    both = Numbers(torch.cat([theta, theta]), torch.cat([xi, torch.zeros_like(xi)]), torch.cat([sigma, sigma]),
+                   torch.cat([slant, slant]))
+    hats = gabors(size, both, aliases)
+    gabor, envelope = hats[:len(xi)], hats[len(xi):]
+    return gabor - gabor[:, :1, :1] * (envelope / envelope[:, :1, :1])
 
-    Other arguments as for `gabors`; each wavelet is exactly zero at the zero frequency.
+
+def lowpasses(size: Tuple[int, int], widths: Tensor, aliases: int) -> Tensor:
+    """Gaussians of these standard deviations in pixels, (K,), as low-pass filters (K, M, N); aliases as for `gabors`.
     """
-    low, count = [J] if scales is None else scales, sigma.shape[0]
-    zero, one = torch.zeros_like(xi), torch.ones_like(xi[:1]).expand(len(low))
-    widths = torch.cat([lowpass_width(scale) * one[:1] for scale in low])
-    hats = gabors(size, torch.cat([widths, sigma, sigma]), torch.cat([0.0 * one, theta, theta]),
-                  torch.cat([0.0 * one, xi, zero]), torch.cat([one, slant, slant]), aliases)
-    gabor, envelope = hats[len(low):len(low) + count], hats[len(low) + count:]
-    return torch.cat([hats[:len(low)], gabor - gabor[:, :1, :1] * (envelope / envelope[:, :1, :1])])
+    zero = torch.zeros_like(widths)
+    return gabors(size, Numbers(zero, zero, widths, torch.ones_like(widths)), aliases)
 
 
 def lowpass_width(scale: int) -> float:
@@ -161,32 +175,39 @@ def aliases(L: int) -> int:
     return math.ceil(0.75 / narrowest(L) - 0.5)
 
 
-def tight_frame(J: int, L: int, device: torch.device) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """sigma, theta, xi, slant of the wavelets of `filter_bank`, each (J, L)."""
+def tight_wavelet(j: int, t: int, L: int) -> Tuple[float, float, float, float]:
+    """theta, xi, sigma and slant of a wavelet of kymatio's tight frame."""
+    return (int(L - L / 2 - 1) - t) * math.pi / L, 0.75 * math.pi / 2.0 ** j, 0.8 * 2.0 ** j, 4.0 / L
+
+
+def tight_frame(J: int, L: int, device: torch.device) -> Numbers:
+    """The numbers of all wavelets of the tight frame, each (J, L)."""
+    # Computed there: a GPU would have to be waited for to take them from here.
+    theta, xi, sigma, slant = tight_wavelet(0, 0, L)
     scale = torch.exp2(torch.arange(J, dtype=torch.float64, device=device)).unsqueeze(1).expand(J, L)
-    angle = (int(L - L / 2 - 1) - torch.arange(L, dtype=torch.float64, device=device)) * (math.pi / L)
-    return 0.8 * scale, angle.expand(J, L), 0.75 * math.pi / scale, 4.0 / L * torch.ones_like(scale)
+    turn = torch.arange(L, dtype=torch.float64, device=device) * (math.pi / L)
+    return Numbers((theta - turn).expand(J, L), xi / scale, sigma * scale, slant * torch.ones_like(scale))
 
 
-def random_wavelets(J: int, L: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """sigma, theta, xi, slant of wavelets drawn at random, each (J, L), by torch's global generator.
+def random_wavelets(J: int, L: int) -> Numbers:
+    """Wavelets drawn at random, each number (J, L), by torch's global generator.
 
     The distribution is that of Gauthier et al. (Parametric Scattering Networks, CVPR 2022), the same at every scale.
     """
     u = torch.rand(4, J, L, dtype=torch.float64)
     sigma = torch.log(math.exp(1) + (math.exp(5) - math.exp(1)) * u[0])
-    return sigma, 2 * math.pi * u[1], 0.5 + 0.5 * u[2], 0.5 + u[3]
+    return Numbers(2 * math.pi * u[1], 0.5 + 0.5 * u[2], sigma, 0.5 + u[3])
 
 
-def describe(sigma: Tensor, theta: Tensor, xi: Tensor, slant: Tensor) -> List[Wavelet]:
+def describe(numbers: Numbers) -> List[Wavelet]:
     """Wavelets with these numbers, each a tensor (J, L), for people."""
+    theta, xi, sigma, slant = numbers
     angle = 180 - torch.remainder(180 - torch.rad2deg(theta), 360)
     rows = torch.stack([angle, 2 * math.pi / xi, sigma, slant], dim=-1).tolist()
-    return [Wavelet(j, t, *numbers) for j, row in enumerate(rows) for t, numbers in enumerate(row)]
+    return [Wavelet(j, t, *values) for j, row in enumerate(rows) for t, values in enumerate(row)]
 
 
-def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, device: torch.device,
-                scales: Optional[List[int]] = None) -> Tensor:
+def filter_bank(size: Tuple[int, int], scales: List[int], L: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The low-pass filters and the J * L wavelets of kymatio's tight frame, at full resolution, in Fourier.
 
     kymatio cuts each filter off after two image widths. That shows, by up to 1e-4 of a filter, only for L > 12 with
@@ -194,23 +215,21 @@ def filter_bank(size: Tuple[int, int], J: int, L: int, dtype: torch.dtype, devic
 
     Args:
         size: (M, N), the padded image size.
-        J: log-2 of the scale.
+        scales: log-2 of the scales of the low-passes, in descending order from J.
         L: number of orientations.
         dtype: type of the result; each filter is computed in float64.
-        scales: log-2 of the scales of the low-passes; J alone unless given.
 
     Returns:
         Real tensor (scales + J * L, M, N): phi by scale, then psi by scale j and orientation index.
     """
     # MPS has no float64.
     born = torch.device('cpu') if device.type == 'mps' else device
-    low = [J] if scales is None else scales
-    bank = torch.empty(len(low) + J * L, size[0], size[1], dtype=dtype, device=device)
-    for i, scale in enumerate(low):
-        bank[i] = gabor_hat(size, lowpass_width(scale), 0.0, 0.0, 1.0, born)
+    J, low = scales[0], len(scales)
+    bank = torch.empty(low + J * L, size[0], size[1], dtype=dtype, device=device)
+    for i, scale in enumerate(scales):
+        bank[i] = gabor_hat(size, 0.0, 0.0, lowpass_width(scale), 1.0, born)
     for j in range(J):
         for t in range(L):
-            theta = (int(L - L / 2 - 1) - t) * math.pi / L
-            bank[len(low) + j * L + t] = morlet_hat(
-                size, 0.8 * 2.0 ** j, theta, 0.75 * math.pi / 2.0 ** j, 4.0 / L, born)
+            theta, xi, sigma, slant = tight_wavelet(j, t, L)
+            bank[low + j * L + t] = morlet_hat(size, theta, xi, sigma, slant, born)
     return bank

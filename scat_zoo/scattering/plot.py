@@ -1,42 +1,40 @@
 """Pictures of filters, with matplotlib (the extra `plot`)."""
 import math
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
 
-from . import frame
-from .morlet import Wavelet
-
-Filters = Tuple[List[Tensor], List[List[Tensor]]]
+from . import frame, morlet
+from .filters import Filters
 
 
 def draw_change(before: Filters, after: Filters, path: Path) -> None:
-    """Draw what training did to every filter (phi, psi) at its finest level, as a PNG.
+    """Draw what training did to every filter at its finest level, as a PNG.
 
     For each scale j, the wavelets of all orientations side by side: in Fourier and (real part, around the centre) in
     space, before, after, and the difference on a colour scale of its own. Last comes the low-pass.
     """
-    J, L = len(after[1]), after[1][0][0].shape[0]
+    J, L = len(after.psi), after.psi[0][0].shape[0]
     columns, rows = max(L, 8), 6 * J + 1
     figure, axes = _panels(rows, columns, 'Scattering filters before and after training')
     for j in range(J):
         for t in range(L):
             title = f'j={j}, θ={orientation(t, L):.4g}°'
             panels = axes[6 * j:6 * j + 6, t]
-            _draw_filter(panels, title, before[1][j][0][t], after[1][j][0][t])
+            _draw_filter(panels, title, before.psi[j][0][t], after.psi[j][0][t])
             if t == 0:
                 for ax, label in zip(panels, PANELS):
                     ax.set_ylabel(label, fontsize=9)
     low_pass = axes[-1, :6]
-    _draw_filter(low_pass, f'low-pass, J={J}', before[0][0], after[0][0])
+    _draw_filter(low_pass, f'low-pass, J={J}', before.phi[0][0], after.phi[0][0])
     for ax, label in zip(low_pass, PANELS):
         ax.set_xlabel(label.replace('\n', ', '), fontsize=9)
     figure.savefig(path, format='png')
 
 
-def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[Wavelet], title: str, path: Path) -> None:
+def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavelet], title: str, path: Path) -> None:
     """Draw a bank at its finest level, as a PNG: its filters, what moved them, and its Littlewood-Paley sum.
 
     For each scale j, the wavelets of all orientations side by side: in Fourier, real and imaginary part in space around
@@ -45,14 +43,14 @@ def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[Wavelet], tit
     Args:
         wavelets: the numbers behind the filters, for the titles; without them, the orientation is that at the start.
     """
-    J, L = len(filters[1]), filters[1][0][0].shape[0]
-    moved = any(np.abs(_array(a[0]) - _array(b[0])).max() > 1e-3 for a, b in zip(filters[1], start[1]))
+    J, L = len(filters.psi), filters.psi[0][0].shape[0]
+    moved = any(np.abs(_array(a[0]) - _array(b[0])).max() > 1e-3 for a, b in zip(filters.psi, start.psi))
     kinds = ['Fourier', 'space, real', 'space, imaginary'] + ['moved,\nFourier'] * moved
     columns = max(L, 4)
     figure, axes = _panels(J * len(kinds) + 1, columns, title)
     for j in range(J):
         for t in range(L):
-            hat, before = _array(filters[1][j][0][t]), _array(start[1][j][0][t])
+            hat, before = _array(filters.psi[j][0][t]), _array(start.psi[j][0][t])
             name = f'j={j}, θ={orientation(t, L):.4g}°'
             if wavelets:
                 wavelet = wavelets[j * L + t]
@@ -66,18 +64,18 @@ def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[Wavelet], tit
                 _show(ax, views[row], limits[row], names[row])
                 if t == 0:
                     ax.set_ylabel(kind, fontsize=9)
-    low_pass = _array(filters[0][0])
+    low_pass = _array(filters.phi[0][0])
     space = _around_centre(low_pass, 6 << (J - 1)).real
     _show(axes[-1, 0], np.fft.fftshift(low_pass), low_pass.max(), f'low-pass, J={J}')
     axes[-1, 0].set_ylabel('Fourier', fontsize=9)
     _show(axes[-1, 1], space, np.abs(space).max(), 'low-pass, space')
-    _draw_sum(axes[-1, 2], axes[-1, 3], _array(frame.littlewood_paley(*filters)[0]))
+    _draw_sum(axes[-1, 2], axes[-1, 3], _array(frame.littlewood_paley(filters)[0]))
     figure.savefig(path, format='png')
 
 
 def orientation(t: int, L: int) -> float:
     """Angle of the wave vector of orientation t, in degrees from the image's row axis (downwards) to its columns."""
-    return math.degrees((int(L - L / 2 - 1) - t) * math.pi / L)
+    return math.degrees(morlet.tight_wavelet(0, t, L)[0])
 
 
 PANELS = [f'{domain}\n{state}' for domain in ('Fourier', 'space') for state in ('before', 'after', 'difference')]
@@ -107,7 +105,7 @@ def _show(ax: Any, image: np.ndarray, limit: float, title: str) -> None:
     ax.set_title(title, fontsize=8)
 
 
-def _draw_filter(axes: Sequence, title: str, before: Tensor, after: Tensor) -> None:
+def _draw_filter(axes: np.ndarray, title: str, before: Tensor, after: Tensor) -> None:
     """The six panels of one filter."""
     a, b = _array(before), _array(after)
     for view, panels in ((np.fft.fftshift, axes[:3]), (_in_space, axes[3:])):

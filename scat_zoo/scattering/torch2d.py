@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from . import fast, geometry
+from . import engine, geometry
 from .banks import PixelwiseBank
 
 OUT_TYPES = ('array', 'list')
@@ -52,7 +52,8 @@ class ScatteringTorch2D(nn.Module):
         self.pre_pad, self.backend, self.out_type = pre_pad, backend, out_type
         self._max_order = max_order
         self._M_padded, self._N_padded = geometry.padded_size(height, width, J)
-        self.bank = PixelwiseBank(J, L, self.shape, max_order, learnable, device=device, dtype=dtype or torch.float32)
+        self.bank = PixelwiseBank(
+            J, L, self.shape, max_order, learnable=learnable, device=device, dtype=dtype or torch.float32)
 
     @property
     def max_order(self) -> int:
@@ -94,8 +95,7 @@ class ScatteringTorch2D(nn.Module):
                 contiguous, or if the out_type is unknown.
         """
         self._check_input(x)
-        phi, psi = self.bank(x)
-        s = fast.scattering2d(x, phi, psi, self.J, self.max_order, self.pre_pad)
+        s = engine.scattering2d(x, self.bank.own(), [self.J], self.max_order, self.pre_pad)[0]
         if self.out_type == 'array':
             return s
         return [{'coef': coef, **_kymatio_meta(path, self.L)} for coef, path in zip(s.unbind(-3), self.paths)]
@@ -146,8 +146,8 @@ def _check_out_type(out_type: str) -> None:
 
 def _kymatio_meta(path: geometry.Path, L: int) -> Dict[str, Tuple[int, ...]]:
     """kymatio's description of a path: scales, places in its list of wavelets, orientations."""
-    j = (path.j1, path.j2)[:path.order]
-    theta = (path.theta1, path.theta2)[:path.order]
+    j = tuple(j for j in (path.j1, path.j2) if j is not None)
+    theta = tuple(theta for theta in (path.theta1, path.theta2) if theta is not None)
     return {'j': j, 'n': tuple(scale * L + t for scale, t in zip(j, theta)), 'theta': theta}
 
 

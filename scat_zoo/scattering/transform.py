@@ -11,46 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import geometry
+from .filters import Filters
 
 
-def scattering2d(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], J: int, max_order: int,
-                 pre_pad: bool) -> Tensor:
+def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pre_pad: bool = False) -> List[Tensor]:
     """Scattering coefficients of a batch of images (Bruna and Mallat 2013; equal to kymatio 0.3.0's).
 
     Half precision is computed in float32 and rounded at the end.
 
     Args:
         x: images (..., H, W), or padded images (..., M, N) with `pre_pad`.
-        phi: low-pass filter by level, phi[l] of shape (M / 2^l, N / 2^l), in Fourier.
-        psi: wavelets by scale and level, psi[j][l] of shape (L, M / 2^l, N / 2^l), in Fourier.
-        J: log-2 of the scale.
+        filters: as a bank gives them.
+        scales: log-2 of the scale of each low-pass, in descending order. The first is the J of padding and wavelets.
         max_order: 0, 1 or 2.
         pre_pad: whether x is padded already.
 
     Returns:
-        (..., paths, H / 2^J, W / 2^J), paths ordered as in `geometry.paths`.
+        For each scale s, (..., its paths, 2^(J - s) (H // 2^J), 2^(J - s) (W // 2^J)), the samples within the cells of
+        the coarse grid, whose first ones are its own; paths ordered as in `geometry.paths`.
 
     Raises:
         RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
     """
-    return at_scales(x, [phi], psi, [J], max_order, pre_pad)[0]
-
-
-def at_scales(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int], max_order: int,
-              pre_pad: bool) -> List[Tensor]:
-    """The same with several low-passes, from the same wavelet moduli.
-
-    Args:
-        phi: as above, for each scale.
-        scales: log-2 of each, in descending order. The first is the J of the padding and the wavelets.
-
-    Returns:
-        For each scale s, (..., its paths, 2^(J - s) (H // 2^J), 2^(J - s) (W // 2^J)), the samples within the cells of
-        the coarse grid, whose first ones are its own.
-    """
-    J = scales[0]
-    check(x, phi[0][0], J, pre_pad)
-    M, N = phi[0][0].shape[-2], phi[0][0].shape[-1]
+    finest = filters.phi[0][0]
+    check(x, finest, scales[0], pre_pad)
+    M, N = finest.shape[-2], finest.shape[-1]
     batch = x.shape[:-2]
     count = 1
     for n in batch:
@@ -64,7 +49,7 @@ def at_scales(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scale
     if not pre_pad:
         x = pad(x, M, N)
     results: List[Tensor] = []
-    for s in _cascade(x, phi, psi, scales, max_order):              # (B, paths, h, w)
+    for s in _cascade(x, filters, scales, max_order):              # (B, paths, h, w)
         results.append(s[:count].reshape(batch + s.shape[1:]).to(dtype))
     return results
 
@@ -78,13 +63,13 @@ def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool) -> None:
     padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
     if padded[0] != M or padded[1] != N:
         raise RuntimeError(
-            f'these filters are tied to images that are padded to {(M, N)}, and an image of {(height, width)} is '
-            f'padded to {padded}: resize it, or use fixed filters, which follow the image size')
+            f'these filters are for images that are padded to {(M, N)}, and an image of {(height, width)} is padded to '
+            f'{padded}')
 
 
-def _cascade(x: Tensor, phi: List[List[Tensor]], psi: List[List[Tensor]], scales: List[int],
-             max_order: int) -> List[Tensor]:
+def _cascade(x: Tensor, filters: Filters, scales: List[int], max_order: int) -> List[Tensor]:
     """Padded images (B, M, N) -> coefficients (B, paths, h, w) of each scale."""
+    phi, psi = filters
     J = scales[0]
     U0 = _fft(x)                                                            # (B, M, N, 2)
     zeroth = _lowpasses(U0.unsqueeze(1), phi, scales, 0)                    # (B, 1, h, w) of each scale
@@ -126,7 +111,7 @@ def pad(x: Tensor, M: int, N: int) -> Tensor:
 
 
 def _wavelet_modulus(spectrum: Tensor, psi: Tensor, octaves: int) -> Tensor:
-    """|x * psi| sampled every k = 2^octaves pixels: (B, 1, M, N, 2) and (L, M, N) -> (B, L, M / k, N / k)."""
+    """|x * psi| sampled every s = 2^octaves pixels: (B, 1, M, N, 2) and (L, M, N) -> (B, L, M / s, N / s)."""
     return modulus(_ifft(fold(filtered(spectrum, psi), octaves)))
 
 
@@ -148,13 +133,13 @@ def filtered(spectrum: Tensor, hat: Tensor) -> Tensor:
 
 
 def fold(spectrum: Tensor, octaves: int) -> Tensor:
-    """Sample every 2^octaves pixels, in Fourier: the mean of the aliases. (..., M, N, 2) -> (..., M / k, N / k, 2)."""
+    """Sample every 2^octaves pixels, in Fourier: the mean of the aliases. (..., M, N, 2) -> (..., M / s, N / s, 2)."""
     if octaves == 0:
         return spectrum
-    k = 1 << octaves
+    step = 1 << octaves
     M, N = spectrum.shape[-3], spectrum.shape[-2]
     # One axis at a time: a mean over two axes at once takes eight times as long.
-    return spectrum.unflatten(-3, [k, M // k]).mean(-4).unflatten(-2, [k, N // k]).mean(-3)
+    return spectrum.unflatten(-3, [step, M // step]).mean(-4).unflatten(-2, [step, N // step]).mean(-3)
 
 
 def modulus(z: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D as Kymatio
 from torch import nn
 
-from scat_zoo.scattering import fast, geometry, transform
+from scat_zoo.scattering import engine, geometry, transform
 from scat_zoo.scattering.banks import PixelwiseBank
 
 
@@ -67,6 +67,11 @@ def bank(size, J, L, perturbed, max_order=2):
     return perturb(filters) if perturbed else filters
 
 
+def flat(filters):
+    """All of them in a list."""
+    return [hat for bank in filters for levels in bank for hat in levels]
+
+
 def images(size, count=5, seed=0):
     return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -74,8 +79,8 @@ def images(size, count=5, seed=0):
 def both_ways(x, filters, J, max_order, gradients_to):
     """(coefficients, gradients) the fast way and the plain one."""
     results = []
-    for way in (fast, transform):
-        s = way.scattering2d(x, *filters(x), J, max_order, False)
+    for way in (engine.scattering2d, transform.reference):
+        s, = way(x, filters(x), [J], max_order)
         generator = torch.Generator().manual_seed(1)
         loss = (s * torch.randn(s.shape, generator=generator, dtype=s.dtype)).sum()
         results.append((s, torch.autograd.grad(loss, gradients_to) if gradients_to else ()))

@@ -43,36 +43,35 @@ def test_modulus_at_zero():
 
 def test_a_constant_image_has_only_order_zero():
     x = torch.full((1, 32, 32), 7., dtype=torch.float64)
-    s = transform.scattering2d(x, *filters(3, 8, 32)(x), 3, 2, False)
+    s = transform.reference(x, filters(3, 8, 32)(x), [3], 2)[0]
     assert torch.allclose(s[:, 0], torch.full((1, 4, 4), 7. * np.pi / 3.1415, dtype=torch.float64))
     assert s[:, 1:].abs().max() < 1e-14
 
 
 @pytest.mark.parametrize('J', [1, 2, 3])
 def test_a_shift_by_the_stride_shifts_the_output(J):
-    bank = filters(J, 4, 32)
-    phi, psi = bank(torch.empty(32, 32))
+    of_images = filters(J, 4, 32)(torch.empty(32, 32))
     x = torch.randn(1, *geometry.padded_size(32, 32, J), dtype=torch.float64)
     moved = torch.roll(x, 2 ** J, dims=2)                       # circular, on a signal that gets no padding
-    s, t = (transform.scattering2d(v, phi, psi, J, 2, True) for v in (x, moved))
+    s, t = (transform.reference(v, of_images, [J], 2, True)[0] for v in (x, moved))
     # Unpadding dropped a sample at either end.
     assert torch.allclose(t[..., 1:], s[..., :-1], atol=1e-14)
 
 
 def test_half_precision_is_computed_in_float32():
     x = torch.randn(2, 3, 32, 32)
-    phi, psi = FixedBank(2, 8, (32, 32))(x)
-    expected = transform.scattering2d(x.bfloat16().float(), phi, psi, 2, 2, False)
+    filters = FixedBank(2, 8, (32, 32))(x)
+    expected = transform.reference(x.bfloat16().float(), filters, [2], 2)[0]
     for dtype in (torch.bfloat16, torch.float16):
-        s = transform.scattering2d(x.to(dtype), phi, psi, 2, 2, False)
+        s = transform.reference(x.to(dtype), filters, [2], 2)[0]
         assert s.dtype == dtype
-    assert torch.equal(transform.scattering2d(x.bfloat16(), phi, psi, 2, 2, False), expected.bfloat16())
+    assert torch.equal(transform.reference(x.bfloat16(), filters, [2], 2)[0], expected.bfloat16())
 
 
 @pytest.mark.parametrize('batch', [(0,), (0, 3), (2, 0)])
 def test_an_empty_batch(batch):
     x = torch.zeros(*batch, 32, 32, requires_grad=True)
-    s = transform.scattering2d(x, *FixedBank(2, 8, (32, 32))(x), 2, 2, False)
+    s = transform.reference(x, FixedBank(2, 8, (32, 32))(x), [2], 2)[0]
     assert s.shape == (*batch, 81, 8, 8)
     s.sum().backward()
 
@@ -80,7 +79,7 @@ def test_an_empty_batch(batch):
 def test_nan_goes_through():
     x = torch.zeros(2, 32, 32)
     x[0, 3, 3] = float('nan')
-    s = transform.scattering2d(x, *FixedBank(2, 8, (32, 32))(x), 2, 2, False)
+    s = transform.reference(x, FixedBank(2, 8, (32, 32))(x), [2], 2)[0]
     assert s[0].isnan().all()
     assert not s[1].isnan().any()
 
@@ -88,6 +87,6 @@ def test_nan_goes_through():
 @pytest.mark.filterwarnings('ignore:.*torch.jit')
 def test_scripted_equals_eager():
     x = torch.randn(2, 32, 32)
-    phi, psi = FixedBank(2, 8, (32, 32))(x)
-    scripted = torch.jit.script(transform.scattering2d)
-    assert torch.equal(scripted(x, phi, psi, 2, 2, False), transform.scattering2d(x, phi, psi, 2, 2, False))
+    filters = FixedBank(2, 8, (32, 32))(x)
+    scripted = torch.jit.script(transform.reference)
+    assert torch.equal(scripted(x, filters, [2], 2)[0], transform.reference(x, filters, [2], 2)[0])

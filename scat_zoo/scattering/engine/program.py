@@ -4,7 +4,7 @@ What runs them is a loop in TorchScript, which lets go of Python's lock: threads
 operation.
 """
 import math
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ CODES = {name: i for i, name in enumerate(OPERATIONS)}
 
 def executed_by_python() -> Callable[..., None]:
     """`execute` as a function of Python."""
-    names = {'torch': torch, 'List': List, 'Tensor': Tensor}
+    names: Dict[str, Any] = {'torch': torch, 'List': List, 'Tensor': Tensor}
     exec(SOURCE, names)
     return names['execute']
 

@@ -1,5 +1,8 @@
 """Matrices of the transform in real products: of an axis, of a filter, of a low-pass. Numbers only, no calls.
 
+Everywhere, `rows` and `cols` are what belongs to the axis of rows and to that of columns, k is a frequency, s a step of
+sampling.
+
 **Axis.** A signal of n samples is written in the orthonormal functions cos(2 pi k (y + 1/2) / n) and
 sin(2 pi k (y + 1/2) / n); the pair of class c is cosine and sine of k = c, but in class 0 the sine of k = n/2. Short
 axes take one product. Longer ones, n = r m, take two: one of r samples at distance m, whose classes form r/2 groups,
@@ -15,7 +18,7 @@ rows stand every m-th from 0 on, then from 1 on, and so on (`banded`); on column
 """
 import functools
 import math
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +27,10 @@ from torch import Tensor
 # Results of a low-pass for which one product with a matrix of their size by the image's costs less than two changes of
 # basis, gathers and a fold.
 FEW = 64
+T = TypeVar('T')
 
 
-def cached(function: Callable) -> Callable:
+def cached(function: Callable[..., T]) -> 'functools._lru_cache_wrapper[T]':
     """Keep the latest results, made outside of inference mode, whose tensors no gradient could pass."""
     return functools.lru_cache(maxsize=128)(torch.inference_mode(False)(function))
 
@@ -140,7 +144,8 @@ class Classes(NamedTuple):
 @cached
 def classes(n: int, octaves: int) -> Classes:
     s, coarse = 1 << octaves, n >> octaves
-    row, col = {}, {}                                       # place of (function, class)
+    row: Dict[Tuple[int, int], int] = {}                    # place of (function, class)
+    col: Dict[Tuple[int, int], int] = {}
     for mine in groups(n):
         start = len(row)
         for i, c in enumerate(mine):
@@ -154,9 +159,9 @@ def classes(n: int, octaves: int) -> Classes:
         if c == 0 and coarse % 2 == 1:
             bins = bins[::2]
         members = [(0, k) for k in bins if k < n / 2] + [(1, k % (n // 2)) for k in bins if 0 < k <= n / 2]
-        f, i = (torch.tensor(part) for part in zip(*members))
-        k = torch.where((f == 1) & (i == 0), n // 2, i)
-        weights = after[k % coarse, :, c].conj_physical().t() * before[k, f, i] / n
+        sine, at = (torch.tensor(part) for part in zip(*members))
+        k = torch.where((sine == 1) & (at == 0), n // 2, at)
+        weights = after[k % coarse, :, c].conj_physical().t() * before[k, sine, at] / n
         weights = weights * torch.where((k == 0) | (2 * k == n), 0.5, 1.)
         missing = 2 * s - len(members)
         result.append([F.pad(torch.tensor([place[key] for key in members]), (0, missing)) for place in (row, col)]
@@ -254,8 +259,8 @@ def gathering(M: int, N: int, octaves: int, device: torch.device) -> Gather:
 
 
 class Weights(NamedTuple):
-    """`values`, as of `fold_weights`, of the functions that stand at `take` (classes, functions); None for all."""
-    values: Tensor
+    """`weights`, as of `fold_weights`, of the functions that stand at `take` (classes, functions); None for all."""
+    weights: Tensor
     take: Optional[Tensor]
 
 
@@ -336,7 +341,8 @@ def separable_lowpass(hat: Tensor, octaves: int, margin: int = 1) -> LowPass:
 @cached
 def unpadded(M: int, N: int, margin: int, dtype: torch.dtype, device: torch.device) -> Tuple[Tensor, Tensor]:
     """`ordered` without the first and last samples, on rows of M and columns of N."""
-    return tuple(basis[margin:-margin].to(device, dtype) for basis in (ordered(M)[0], ordered(N)[1]))
+    rows, cols = ordered(M)[0][margin:-margin], ordered(N)[1][margin:-margin]
+    return rows.to(device, dtype), cols.to(device, dtype)
 
 
 @cached

@@ -1,5 +1,5 @@
-"""Running `cascade` on a batch: the constants that it needs of the filters, the batch in chunks, on several threads,
-forward and backward.
+"""The CPU's way: `cascade` on a batch, with the constants that it needs of the filters, the batch in chunks, on several
+threads, forward and backward. `serves`, `forward` and `backward` are as `devices.Device` tells.
 """
 import concurrent.futures
 import contextlib
@@ -9,13 +9,24 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor
 
-from . import cascade, geometry, matrices
-from .cascade import Constants, Gradients, Plan
+from . import cascade, matrices
+from .cascade import Constants
+from .plan import Plan, Read, reads, shapes
 from .program import Program
 
-# Bytes of weights that are remembered, of a thread's spare memory.
+# Bytes of weights beyond which filters go the plain way, that are remembered, and of a thread's spare memory.
+LARGEST = 1 << 29
 REMEMBERED = 1 << 29
 SPARED = 1 << 27
+
+
+def serves(x: Tensor, filters: Sequence[Tensor]) -> bool:
+    width, count = max(x.dtype.itemsize, 4), 0
+    for hat in filters:
+        count += hat.numel()
+        if hat.device != x.device or hat.dtype.itemsize > width:
+            return False
+    return 8 * count * width <= LARGEST
 
 
 # ---- constants ----
@@ -57,33 +68,22 @@ def _lowpass(hat: Tensor, octaves: int, margin: int) -> matrices.LowPass:
     return (matrices.separable_lowpass if matrices.separable(hat) else matrices.general_lowpass)(hat, octaves, margin)
 
 
-def constants(g: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complete: bool = True) -> Constants:
-    """What the products need of the filters.
+def constants(plan: Plan, filters: Sequence[Tensor], needs: Sequence[bool], complete: bool = True) -> List[Any]:
+    """What the products need of each filter in a row: a `LowPass`, or the `Weights` of wavelets.
 
     Args:
-        needs: which of these need a gradient, and so no shortcut.
+        needs: which filters need a gradient, and so no shortcut.
         complete: with the weights that are too small to matter in a forward pass; a backward pass needs them.
     """
-    def constant(function: Callable, fixed: Callable, hat: Tensor, need: bool, *args: int) -> Any:
-        if need:
-            return function(hat.detach(), *args)
-        return memory.get(fixed, hat.detach(), *args)
-
     fixed = matrices.fixed_weights if complete else matrices.large_weights
-    (phi, psi), (phi_needs, psi_needs) = by_level(g, filters), by_level(g, needs)
-    low = [[constant(matrices.general_lowpass, _lowpass, hat, need, s - level, g.margin(s))
-            for level, (hat, need) in enumerate(zip(*levels))]
-           for s, levels in zip(g.scales, zip(phi, phi_needs))]
-    return Constants(low, [[constant(matrices.all_weights, fixed, hat, need, j - level)
-                            for level, (hat, need) in enumerate(zip(*levels))]
-                           for j, levels in enumerate(zip(psi, psi_needs))])
-
-
-def by_level(g: Plan, filters: Sequence[Any]) -> Tuple[List[List[Any]], List[List[Any]]]:
-    """(phi, psi), each by scale and level, from all in a row."""
-    rest = iter(filters)
-    phi = [[next(rest) for _ in range(geometry.phi_levels(s, g.max_order))] for s in g.scales]
-    return phi, [[next(rest) for _ in range(geometry.psi_levels(j, g.max_order))] for j in range(g.J)]
+    found: List[Any] = []
+    for hat, need, (low, octaves, margin) in zip(filters, needs, reads(plan)):
+        args = (octaves, margin) if low else (octaves,)
+        if need:
+            found.append((matrices.general_lowpass if low else matrices.all_weights)(hat.detach(), *args))
+        else:
+            found.append(memory.get(_lowpass if low else fixed, hat.detach(), *args))
+    return found
 
 
 # ---- values and gradients ----
@@ -93,13 +93,12 @@ class Spare(threading.local):
 
     def __init__(self) -> None:
         self.arrays: List[List[Tensor]] = []
-        self.forward: Dict[Any, Tuple[Constants, Callable]] = {}    # by purpose; constants, and how to run it
+        self.forward: Dict[Any, Tuple[List[Any], Callable]] = {}    # by purpose; constants, and how to run it
 
     @contextlib.contextmanager
     def borrowed(self, like: Tensor, programs: int) -> Iterator[List[List[Tensor]]]:
         """Arrays of this type on this device for so many programs; kept afterwards unless they are too large."""
-        fitting = [arrays for arrays in self.arrays if all((t.dtype, t.device) == (like.dtype, like.device)
-                                                           for t in arrays)]
+        fitting = [arrays for arrays in self.arrays if not arrays or arrays[0].dtype == like.dtype]
         self.arrays, fitting = [], fitting[:programs] + [[] for _ in range(programs - len(fitting))]
         yield fitting
         if sum(t.nbytes for arrays in fitting for t in arrays) <= SPARED:
@@ -142,23 +141,21 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
             torch.set_num_threads(before)
 
 
-def forward(x: Tensor, k: Constants, g: Plan, remembered: bool) -> List[Tensor]:
-    """Images (B, h, w) to coefficients (B, paths, h', w') of each scale.
-
-    Args:
-        remembered: whether all constants were, so that a later call may have the same objects.
-    """
-    outs = outputs(x, g)
-    chunks = _chunks(g, x, *outs)
-    # Recording a program takes as long as a few images.
-    purpose = g, x.dtype, torch.is_inference_mode_enabled(), *(id(constant) for constant in _in_a_row(k))
+def forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
+            differentiated: bool) -> Tuple[List[Tensor], List[Any]]:
+    known = constants(plan, filters, needs, complete=differentiated)
+    outs = [x.new_empty(len(x), *shape) for shape in shapes(plan)]
+    size = cascade.maps_at_a_time(plan)
+    # Recording a program takes as long as a few images; the next call may have the same, if all constants were found.
+    alone = len(x) <= size and True not in needs
+    key = x.shape, x.dtype, plan, torch.is_inference_mode_enabled(), *map(id, known)
+    if alone and key in spare.forward:
+        spare.forward[key][1](x, *outs)
+        return outs, known
 
     def prepare(share: int, arrays: List[Tensor], images: Tensor, *into: Tensor) -> Callable[..., None]:
-        alone, key = remembered and len(chunks) == 1, (images.shape, *purpose)
-        if alone and key in spare.forward:
-            return spare.forward[key][1]
         columns, results, program = _maps_last(images), [_maps_last(out) for out in into], Program(x, arrays)
-        cascade.record_forward(program, columns, k, g, results)
+        cascade.record_forward(program, columns, Constants(*plan.by_level(known)), plan, results)
 
         def run(images: Tensor, *into: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
@@ -169,24 +166,21 @@ def forward(x: Tensor, k: Constants, g: Plan, remembered: bool) -> List[Tensor]:
         if alone and sum(t.nbytes for t in arrays) <= SPARED:
             if len(spare.forward) == 4:
                 spare.forward.clear()
-            spare.forward[key] = k, run                     # k, so that no other object gets its address
+            spare.forward[key] = known, run                 # the constants, so that no other object gets their address
         return run
 
-    spread(prepare, chunks, x)
-    return outs
+    spread(prepare, _chunks(size, x, *outs), x)
+    return outs, known
 
 
-def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], k: Constants, g: Plan,
-             needs: Sequence[bool]) -> List[Optional[Tensor]]:
-    """Gradients to x and to the filters, each None where `needs` says so, from those to the coefficients."""
+def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
+             kept: Optional[List[Any]]) -> List[Optional[Tensor]]:
+    known = constants(plan, filters, needs[1:]) if kept is None else kept
+    by_level = Constants(*plan.by_level(known))
     grad_x = torch.empty_like(x) if needs[0] else None
-    phi, psi = by_level(g, needs[1:])
 
-    def zeros() -> Gradients:
-        return Gradients([[torch.zeros_like(low.weights) if need else None for low, need in zip(*levels)]
-                          for levels in zip(k.phi, phi)],
-                         [[torch.zeros_like(weights.values) if need else None for weights, need in zip(*levels)]
-                          for levels in zip(k.psi, psi)])
+    def zeros() -> List[Optional[Tensor]]:
+        return [torch.zeros_like(constant.weights) if need else None for constant, need in zip(known, needs[1:])]
 
     sums = {0: zeros()}                                     # gradients to the weights, by share of the chunks
 
@@ -196,7 +190,8 @@ def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], k: C
             sums[share] = zeros()
         columns, results, program = _maps_last(images), [_maps_last(grad) for grad in outer], Program(x, arrays)
         inner = None if grad_x is None else _maps_last(images)
-        cascade.record_backward(program, columns, results, k, sums[share], g, inner)
+        to = cascade.Gradients(*plan.by_level(sums[share]))
+        cascade.record_backward(program, columns, results, by_level, to, plan, inner)
 
         def run(images: Tensor, into: Tensor, *outer: Tensor) -> None:
             columns.copy_(images.permute(1, 2, 0))
@@ -207,28 +202,21 @@ def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], k: C
                 into.copy_(inner.permute(2, 0, 1))
         return run
 
-    spread(prepare, _chunks(g, x, x if grad_x is None else grad_x, *grads), x)
-    folds = [(matrices.general_lowpass_backward, s - level, g.margin(s))
-             for s, levels in zip(g.scales, phi) for level in range(len(levels))]
-    folds += [(matrices.fold_weights_backward, j - level) for j in range(g.J) for level in range(len(psi[j]))]
-    by_share = zip(*(_in_a_row(weights) for weights in sums.values()))
-    return [grad_x] + [None if parts[0] is None else unfold(sum(parts[1:], parts[0]), hat, *args)
-                       for hat, (unfold, *args), parts in zip(filters, folds, by_share)]
+    spread(prepare, _chunks(cascade.maps_at_a_time(plan), x, x if grad_x is None else grad_x, *grads), x)
+    return [grad_x, *(None if parts[0] is None else _to_filter(read, sum(parts[1:], parts[0]), hat)
+                      for read, hat, parts in zip(reads(plan), filters, zip(*sums.values())))]
 
 
-def _in_a_row(constants: Constants) -> List[Any]:
-    """As the filters are; the reverse of `by_level`."""
-    return [weights for levels in constants.phi + constants.psi for weights in levels]
+def _to_filter(read: Read, grad: Tensor, hat: Tensor) -> Tensor:
+    """The gradient to a filter from that to its weights."""
+    if read.low:
+        return matrices.general_lowpass_backward(grad, hat, read.octaves, read.margin)
+    return matrices.fold_weights_backward(grad, hat, read.octaves)
 
 
-def outputs(x: Tensor, g: Plan) -> List[Tensor]:
-    return [x.new_empty(len(x), len(geometry.paths(s, g.L, g.max_order)),
-                        *((n >> s) - 2 * g.margin(s) for n in (g.M, g.N))) for s in g.scales]
-
-
-def _chunks(g: Plan, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
-    """A few maps at a time; no chunk of no maps."""
-    return list(zip(*(t.split(cascade.maps_at_a_time(g)) for t in tensors))) if len(tensors[0]) > 0 else []
+def _chunks(size: int, *tensors: Tensor) -> List[Tuple[Tensor, ...]]:
+    """So many maps at a time; no chunk of no maps."""
+    return list(zip(*[t.split(size) for t in tensors])) if len(tensors[0]) > 0 else []
 
 
 def _maps_last(t: Tensor) -> Tensor:

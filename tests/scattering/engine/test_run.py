@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from scat_zoo import ScatteringTorch2D
-from scat_zoo.scattering import cascade, execution, fast, transform
+from scat_zoo.scattering import engine, transform
+from scat_zoo.scattering.engine import cascade, run
+from scat_zoo.scattering.engine.plan import Plan
 from tests.scattering.reference import bank, both_ways, images, perturb
 
 
@@ -14,11 +16,11 @@ def test_the_separable_low_pass_is_only_for_separable_filters():
     """A product of the analytic bank's factors would move order 0 of a perturbed one by many per cent."""
     filters = bank((32, 32), 2, 8, perturbed=False)
     phi, psi = filters(images((32, 32)))
-    g = cascade.Plan(*phi[0].shape, 2, 8, 2)
+    phi, plan = phi[0], Plan(*phi[0][0].shape, 8, 2, (2,))
 
     def lows(phi, needs):
-        all_filters = [*phi, *(hat for levels in psi for hat in levels)]
-        return [low.weights is None for low in execution.constants(g, all_filters, [needs] * len(all_filters)).phi[0]]
+        row = plan.in_a_row([phi], psi)
+        return [low.weights is None for low in run.constants(plan, row, [needs] * len(row))[:2]]
 
     assert lows(phi, needs=False) == [True, True]
     assert lows(phi, needs=True) == [False, False]                  # a product would have no gradient for the rest
@@ -56,7 +58,7 @@ def test_constants_follow_the_filters(edit):
     with torch.no_grad():
         after = S(x)
         assert not torch.allclose(after, before, rtol=0, atol=1e-5)
-        assert torch.allclose(after, transform.scattering2d(x, *S.bank(x), 2, 2, False), rtol=0, atol=1e-5)
+        assert torch.allclose(after, transform.reference(x, S.bank(x), [2], 2)[0], rtol=0, atol=1e-5)
 
 
 def test_threads_share_nothing_but_the_constants():
@@ -78,8 +80,8 @@ def test_threads_share_nothing_but_the_constants():
 
 
 def test_memory_is_bounded(monkeypatch):
-    memory = execution.Memory()
-    monkeypatch.setattr(execution, 'REMEMBERED', 1000)
+    memory = run.Memory()
+    monkeypatch.setattr(run, 'REMEMBERED', 1000)
     results = [memory.get(lambda hat: 2 * hat, torch.full((100,), float(i))) for i in range(5)]
     assert len(memory.entries) == 2
     assert [r[0].item() for r in results] == [0, 2, 4, 6, 8]
@@ -93,7 +95,7 @@ def test_several_threads_give_the_same(inference):
     try:
         if inference:
             with torch.inference_mode():
-                assert torch.allclose(fast.scattering2d(x, *filters(x), 2, 2, False), expected, rtol=0, atol=1e-12)
+                assert torch.allclose(engine.scattering2d(x, filters(x), [2], 2)[0], expected, rtol=0, atol=1e-12)
         (s, grads), _ = both_ways(x, filters, 2, 2, list(filters.parameters()))
         seen = []
         later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -108,7 +110,7 @@ def test_several_threads_give_the_same(inference):
 
 def test_a_program_is_used_again(monkeypatch):
     """For as many images and the same filters; also across inference mode, whose tensors can't be written to later."""
-    execution.spare.forward.clear()
+    run.spare.forward.clear()
     S, x = ScatteringTorch2D(2, (16, 16)), images((16, 16)).float()
     first = S(x)
     recorded = []
@@ -124,8 +126,8 @@ def test_a_program_is_used_again(monkeypatch):
     perturb(S)
     assert not torch.allclose(S(x), first, rtol=0, atol=1e-4)
     assert len(recorded) == 2
-    kept = list(execution.spare.forward)
+    kept = list(run.spare.forward)
     S.set_learnable(True)
     S(x)
     assert len(recorded) == 3
-    assert list(execution.spare.forward) == kept                    # filters that learn are others next time
+    assert list(run.spare.forward) == kept                    # filters that learn are others next time

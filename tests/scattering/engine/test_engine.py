@@ -5,11 +5,14 @@ import sys
 import pytest
 import torch
 
+import scat_zoo
 from scat_zoo import ScatteringTorch2D
-from scat_zoo.scattering import cascade, fast, geometry, matrices, program, transform
+from scat_zoo.scattering import engine, geometry, transform
 from scat_zoo.scattering.banks import PixelwiseBank
-from scat_zoo.scattering.parametric import PARAMETRIZATIONS
-from scat_zoo.scattering.scales import by_scale
+from scat_zoo.scattering.engine import autograd, cascade, devices, matrices, program, run
+from scat_zoo.scattering.engine.plan import Plan
+from scat_zoo.scattering.filters import Filters
+from scat_zoo.scattering.parametric import KINDS
 from tests.scattering.reference import bank, both_ways, images, perturb
 
 # One and two products on an axis; an odd size after the last fold; rows unlike columns; 2^J the size.
@@ -19,7 +22,7 @@ CASES = [((32, 32), 2, 8), ((28, 28), 2, 8), ((33, 47), 3, 6), ((16, 16), 4, 4),
 
 def is_fast(s):
     """Whether s was computed the fast way."""
-    return 'Products' in repr([s.grad_fn, *s.grad_fn.next_functions])
+    return 'Transform' in repr([s.grad_fn, *s.grad_fn.next_functions])
 
 
 @pytest.mark.parametrize('perturbed', [False, True])
@@ -48,15 +51,14 @@ def test_several_scales_equal_the_plain_way(size, scales, learned):
         analytic = PixelwiseBank(scales[0], 3, size, dtype=torch.float64, scales=scales)
         filters.phi.load_state_dict(analytic.phi.state_dict())
     x = images(size, 3).requires_grad_()
-    phi, psi = filters(x)
     wanted = [x, *(p for p in filters.parameters() if p.requires_grad)]
     results = []
-    for way in (fast, transform):
-        s = way.at_scales(x, by_scale(phi), psi, scales, 2, False)
+    for way in (engine.scattering2d, transform.reference):
+        s = way(x, filters(x), scales, 2)
         generator = torch.Generator().manual_seed(1)
         loss = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in s)
         results.append([*s, *torch.autograd.grad(loss, wanted)])
-    s = fast.at_scales(x, by_scale(phi), psi, scales, 2, False)
+    s = engine.scattering2d(x, filters(x), scales, 2)
     assert is_fast(s[-1])
     for a, b in zip(*results, strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()
@@ -64,11 +66,10 @@ def test_several_scales_equal_the_plain_way(size, scales, learned):
 
 def test_second_derivatives_at_several_scales():
     filters, x = perturb(PixelwiseBank(2, 2, (8, 9), dtype=torch.float64, scales=[2, 1])), images((8, 9), 1)
-    phi, psi = filters(x)
     results = []
-    for way in (fast, transform):
+    for way in (engine.scattering2d, transform.reference):
         x = x.detach().requires_grad_()
-        fine = way.at_scales(x, by_scale(phi), psi, [2, 1], 2, False)[1]
+        fine = way(x, filters(x), [2, 1], 2)[1]
         grad, = torch.autograd.grad(fine.square().sum(), x, create_graph=True)
         results.append(torch.autograd.grad(grad.square().sum(), [x, *filters.parameters()], allow_unused=True))
     for a, b in zip(*results, strict=True):
@@ -76,15 +77,14 @@ def test_second_derivatives_at_several_scales():
 
 
 @pytest.mark.parametrize('scales', [(3,), (3, 2)])
-@pytest.mark.parametrize('mode', PARAMETRIZATIONS)
+@pytest.mark.parametrize('mode', KINDS)
 def test_a_graph_of_the_gradient_does_not_change_it(mode, scales):
     """Where levels of a filter are computed from one another."""
-    filters = PARAMETRIZATIONS[mode](3, 4, (16, 16), learnable=True, dtype=torch.float64, scales=list(scales))
+    filters = KINDS[mode](3, 4, (16, 16), learnable=True, dtype=torch.float64, scales=list(scales))
     x = images((16, 16), 1).requires_grad_()
     results = []
     for create_graph in (False, True):
-        phi, psi = filters(x)
-        coarse, *_ = fast.at_scales(x, by_scale(phi), psi, list(scales), 2, False)
+        coarse, *_ = engine.scattering2d(x, filters(x), list(scales), 2)
         results.append(torch.autograd.grad(coarse.square().sum(), [x, *filters.parameters()], allow_unused=True,
                                            create_graph=create_graph))
     for a, b in zip(*results, strict=True):
@@ -92,12 +92,12 @@ def test_a_graph_of_the_gradient_does_not_change_it(mode, scales):
 
 
 @pytest.mark.parametrize('create_graph', [False, True])
-@pytest.mark.parametrize('mode', PARAMETRIZATIONS)
+@pytest.mark.parametrize('mode', KINDS)
 def test_gradients_of_many_coefficients_at_once(mode, create_graph):
     """As vectorised Jacobians ask for them."""
-    filters = PARAMETRIZATIONS[mode](2, 2, (8, 8), learnable=True, dtype=torch.float64)
+    filters = KINDS[mode](2, 2, (8, 8), learnable=True, dtype=torch.float64)
     x = images((8, 8), 1).requires_grad_()
-    s = fast.scattering2d(x, *filters(x), 2, 2, False)
+    s = engine.scattering2d(x, filters(x), [2], 2)[0]
     assert is_fast(s)
     wanted, outer = [x, *filters.parameters()], torch.randn(5, *s.shape, dtype=torch.float64)
     together = torch.autograd.grad(s, wanted, outer, is_grads_batched=True, retain_graph=True,
@@ -177,8 +177,87 @@ def test_what_the_products_do_not_serve_goes_the_plain_way(monkeypatch):
     grad, = torch.autograd.grad(s.square().sum(), x)
     assert torch.allclose(torch.func.grad(lambda x: S(x).square().sum())(x.detach()), grad, atol=1e-4)
     assert torch.allclose(torch.func.vmap(S)(x.detach()), s, atol=1e-5)
-    monkeypatch.setattr(fast, 'LARGEST', 0)
+    monkeypatch.setattr(run, 'LARGEST', 0)
     assert not is_fast(S(x))
+
+
+def test_the_engine_can_be_switched_off():
+    S, x = ScatteringTorch2D(2, (16, 16)), images((16, 16)).float().requires_grad_()
+    fast = S(x)
+    with scat_zoo.use_engine(False):
+        plain = S(x)
+        with scat_zoo.use_engine(True):
+            assert is_fast(S(x))
+        assert not is_fast(S(x))
+    assert not is_fast(plain)
+    assert is_fast(fast)
+    assert torch.equal(plain, transform.reference(x, S.bank.own(), [2], 2)[0])
+    assert is_fast(S(x))
+    try:
+        scat_zoo.use_engine(False)                              # without a with, for good
+        assert not is_fast(S(x))
+    finally:
+        scat_zoo.use_engine(True)
+    assert is_fast(S(x))
+
+
+def test_a_device_is_a_module_and_a_line(monkeypatch):
+    """Of which the rest knows nothing: autograd, the operator and the plain way work as they are."""
+    calls = []
+
+    class Meter:
+        """The CPU's way, watched."""
+
+        @staticmethod
+        def serves(x, filters):
+            return len(x) < 3
+
+        @staticmethod
+        def forward(*args):
+            calls.append('forward')
+            return run.forward(*args)
+
+        @staticmethod
+        def backward(*args):
+            calls.append('backward')
+            return run.backward(*args)
+
+    S, x = ScatteringTorch2D(2, (16, 16), learnable=True), images((16, 16), 2).float()
+    expected = torch.autograd.grad(S(x).square().sum(), list(S.parameters()))
+    monkeypatch.setitem(devices.DEVICES, 'cpu', Meter)
+    for way in (S, torch.compile(S, backend='aot_eager')):
+        grads = torch.autograd.grad(way(x).square().sum(), list(S.parameters()))
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * b.abs().max()) for a, b in zip(grads, expected))
+    assert calls == ['forward', 'backward'] * 2
+    S(torch.cat([x, x]))                                        # more than it serves
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize('missing', ['_are_functorch_transforms_active', '_functorch'])
+def test_torch_without_the_private_names(monkeypatch, missing):
+    """Slower, and as right."""
+    S, x = ScatteringTorch2D(2, (8, 8), learnable=True), images((8, 8), 2).float()
+    expected, grads = S(x), torch.autograd.grad(S(x).square().sum(), list(S.parameters()))
+    monkeypatch.delattr(torch._C, missing)
+    assert torch.allclose(S(x), expected, atol=1e-5)
+    again = torch.autograd.grad(S(x).square().sum(), list(S.parameters()))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * b.abs().max()) for a, b in zip(again, grads))
+
+
+@pytest.mark.parametrize('needs', [(True, False), (True, True), (False, True)])
+def test_the_operators_keep_torchs_rules(needs):
+    """What torch's own checks ask of schema, fake tensors, autograd and functionalisation."""
+    needs_x, needs_filters = needs
+    filters = bank((8, 8), 1, 2, perturbed=False).requires_grad_(needs_filters)
+    x = images((8, 8), 2).requires_grad_(needs_x)
+    plan = Plan(12, 12, 2, 2, (1,))
+    row = plan.in_a_row(*filters(x))
+    needs = [hat.requires_grad for hat in row]
+    numbers = [*plan[:4], *plan.scales]
+    torch.library.opcheck(autograd.operator, (x, row, numbers, needs))
+    grads = [torch.randn_like(s) for s in autograd.operator(x, row, numbers, needs)]
+    torch.library.opcheck(autograd.operator_backward, (
+        x.detach(), [hat.detach() for hat in row], grads, numbers, [needs_x, *needs]))
 
 
 def test_the_first_call_may_be_a_compiled_one():
@@ -189,7 +268,7 @@ def test_the_first_call_may_be_a_compiled_one():
         from scat_zoo.scattering import transform
         S, x = ScatteringTorch2D(2, (16, 16), learnable=True), torch.randn(3, 16, 16)
         compiled = torch.compile(S.scattering, fullgraph=True, backend='aot_eager')
-        expected = transform.scattering2d(x, *S.bank(x), 2, 2, False)
+        expected = transform.reference(x, S.bank(x), [2], 2)[0]
         for way in (compiled, S):
             assert torch.allclose(way(x), expected, atol=1e-5), way
         compiled(x).square().sum().backward()
@@ -204,13 +283,13 @@ def test_the_first_call_may_be_a_compiled_one():
 def test_second_wavelets_fill_their_places(size):
     """Parts of the second order cover its paths, each once."""
     J, L, B = 4, 3, 2
-    g = cascade.Plan(*geometry.padded_size(*size, J), J, L, 2, (3, 1))
-    outs = [torch.zeros(1, 1, len(geometry.paths(scale, L, 2)), B) for scale in g.scales]
+    plan = Plan(*geometry.padded_size(*size, J), L, 2, (J, 3, 1))
+    outs = [torch.zeros(1, 1, len(geometry.paths(scale, L, 2)), B) for scale in plan.scales]
     for j1 in range(J):
-        for place in cascade.first_order(g, j1, outs):
+        for place in cascade.first_order(plan, j1, outs):
             place.add_(1)
         for j2 in range(j1 + 1, J):
-            for part in cascade.parts_of(g, j1, j2, B, outs):
+            for part in cascade.parts_of(plan, j1, j2, B, outs):
                 for place in part.places:
                     place.add_(1)
     assert all(out[0, 0, 0].eq(0).all() for out in outs)
@@ -225,15 +304,15 @@ def test_weights_below_precision_are_left_out(dtype, tolerance, learned):
     phi, psi = bank(size, J, 4, perturbed=False).requires_grad_(False).to(dtype)(images(size))
     if learned:
         psi = [[hat + 1e-3 * torch.randn(hat.shape, dtype=dtype) for hat in levels] for levels in psi]
-    taken = [matrices.large_weights(hat, j - level).values.shape[-1] / (4 << 2 * (j - level))
+    taken = [matrices.large_weights(hat, j - level).weights.shape[-1] / (4 << 2 * (j - level))
              for j, levels in enumerate(psi) for level, hat in enumerate(levels)]
     assert (min(taken) == 1) == learned
     for x in (images(size).to(dtype), images(size).to(dtype) + 100):
-        s = fast.scattering2d(x, phi, psi, J, 2, False)
-        whole = fast.scattering2d(x.requires_grad_(), phi, psi, J, 2, False)
+        s = engine.scattering2d(x, Filters(phi, psi), [J], 2)[0]
+        whole = engine.scattering2d(x.requires_grad_(), Filters(phi, psi), [J], 2)[0]
         assert (s - whole).abs().max() <= tolerance * whole.abs().max()
-        expected = transform.scattering2d(x.double(), [hat.double() for hat in phi],
-                                          [[hat.double() for hat in levels] for levels in psi], J, 2, False)
+        expected = transform.reference(x.double(), Filters(*([[hat.double() for hat in levels] for levels in bank]
+                                                              for bank in (phi, psi))), [J], 2)[0]
         for order in range(3):
             paths = [i for i, path in enumerate(geometry.paths(J, 4, 2)) if path.order == order]
             error, before = ((t.double() - expected)[:, paths].abs().max() for t in (s, whole))

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from scat_zoo.scattering import matrices, products, program, transform
+from scat_zoo.scattering import transform
+from scat_zoo.scattering.engine import matrices, program, steps
 
 SIZES = [2, 6, 20, 40, 48, 60, 120, 254]
 CPU = torch.device('cpu')
@@ -36,9 +37,9 @@ def test_one_axis_in_steps_is_the_whole_basis(n):
     u = torch.randn(2, n, 3, dtype=torch.float64)
     rows, cols = matrices.ordered(n)
     out, back = torch.empty_like(u), torch.empty_like(u)
-    run(lambda p, u: products.analyse_cols(p, u, out), u)
+    run(lambda p, u: steps.analyse_cols(p, u, out), u)
     assert torch.allclose(out, torch.einsum('ync,nk->ykc', u, cols), atol=1e-12)
-    run(lambda p, d: products.synthesise_cols(p, d, back), out)
+    run(lambda p, d: steps.synthesise_cols(p, d, back), out)
     assert torch.allclose(back, u, atol=1e-12)
 
     u = u.transpose(0, 1).contiguous()                              # (n, 2, 3)
@@ -47,12 +48,12 @@ def test_one_axis_in_steps_is_the_whole_basis(n):
     def analyse(p, u):
         half = p.take(n, 2, 3) if axis.samples is not None else u
         for band, part in enumerate(u[matrices.banded(n)].view(axis.m, axis.r, 2, 3)):
-            products.analyse_band(p, axis, part, half, band)
-        return products.analyse_groups(p, axis, half)
+            steps.analyse_band(p, axis, part, half, band)
+        return steps.analyse_groups(p, axis, half)
 
     def synthesise(p, d):
-        half = products.synthesise_groups(p, axis, d)
-        return [products.synthesise_band(p, axis, half, band) for band in range(axis.m)]
+        half = steps.synthesise_groups(p, axis, d)
+        return [steps.synthesise_band(p, axis, half, band) for band in range(axis.m)]
 
     d = run(analyse, u)
     assert torch.allclose(d, torch.einsum('nyc,nk->kyc', u, rows), atol=1e-12)
@@ -68,7 +69,7 @@ def test_fold_weights_filter_and_sample(size, octaves):
     spectrum = torch.fft.fft2(x.permute(2, 0, 1))[None] * hat[:, None]
     expected = torch.fft.ifft2(spectrum)[..., ::2 ** octaves, ::2 ** octaves]
     rows, cols = matrices.ordered(M)[0], matrices.ordered(N)[1]
-    c = run(lambda p, d: products.gather(p, d, octaves), torch.einsum('yxr,yk,xl->klr', x, rows, cols).contiguous())
+    c = run(lambda p, d: steps.gather(p, d, octaves), torch.einsum('yxr,yk,xl->klr', x, rows, cols).contiguous())
     weights = matrices.fold_weights(hat, octaves)
     d = torch.einsum('gqcom,gcmr->gqcor', weights, c.unflatten(0, (len(weights), -1)))
     rows, cols = matrices.ordered(M >> octaves)[0], matrices.ordered(N >> octaves)[1]
@@ -98,5 +99,5 @@ def test_reflected_is_the_plain_padding(size, n):
 def test_scatter_undoes_gather(octaves):
     x = torch.randn(24, 40, 3, dtype=torch.float64)
     back = torch.empty_like(x)
-    run(lambda p, x: products.scatter(p, products.gather(p, x, octaves), octaves, back, add=False), x)
+    run(lambda p, x: steps.scatter(p, steps.gather(p, x, octaves), octaves, back, add=False), x)
     assert torch.equal(back, x)

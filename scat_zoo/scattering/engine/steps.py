@@ -22,28 +22,28 @@ CACHED = 1 << 17
 # ---- axes ----
 
 def analyse_cols(p: Program, u: Tensor, out: Tensor) -> None:
-    """Samples to coefficients on columns, (rows, N, R); the transpose of `synthesise_cols`, and its inverse."""
-    rows, N, R = u.shape
+    """Samples to coefficients on columns, (height, N, R); the transpose of `synthesise_cols`, and its inverse."""
+    height, N, R = u.shape
     mark, cols = p.top, axis(N, u.dtype, u.device)
     if cols.samples is not None:
-        half = p.take(rows, cols.r, cols.m * R)
-        p.call('bmm', half, cols.samples.expand(rows, -1, -1), u.view(half.shape))
+        half = p.take(height, cols.r, cols.m * R)
+        p.call('bmm', half, cols.samples.expand(height, -1, -1), u.view(half.shape))
         u = half
-    shape = rows * len(cols.cols), -1, R
-    p.call('bmm', out.view(shape), repeated_cols(N, rows, u.dtype, u.device), u.view(shape))
+    shape = height * len(cols.cols), -1, R
+    p.call('bmm', out.view(shape), repeated_cols(N, height, u.dtype, u.device), u.view(shape))
     p.top = mark
 
 
 def synthesise_cols(p: Program, d: Tensor, out: Tensor) -> None:
-    """Coefficients to samples on columns, (rows, N, R)."""
-    rows, N, R = d.shape
+    """Coefficients to samples on columns, (height, N, R)."""
+    height, N, R = d.shape
     mark, cols = p.top, axis(N, d.dtype, d.device)
-    half = out if cols.samples is None else p.take(rows, N, R)
-    shape = rows * len(cols.cols), -1, R
-    p.call('bmm', half.view(shape), repeated_cols(N, rows, d.dtype, d.device).transpose(1, 2), d.view(shape))
+    half = out if cols.samples is None else p.take(height, N, R)
+    shape = height * len(cols.cols), -1, R
+    p.call('bmm', half.view(shape), repeated_cols(N, height, d.dtype, d.device).transpose(1, 2), d.view(shape))
     if cols.samples is not None:
-        shape = rows, cols.r, -1
-        p.call('bmm', out.view(shape), cols.samples.t().expand(rows, -1, -1), half.view(shape))
+        shape = height, cols.r, -1
+        p.call('bmm', out.view(shape), cols.samples.t().expand(height, -1, -1), half.view(shape))
     p.top = mark
 
 
@@ -105,13 +105,13 @@ def scatter(p: Program, grad: Tensor, octaves: int, out: Tensor, add: bool) -> N
 def fold(p: Program, weights: Tensor, c: Tensor) -> Tensor:
     """One group of coefficients after sampling, (2, classes, 2 * planes * L, R), from those before by class."""
     d = p.take(*weights.shape[:-1], c.shape[-1])
-    _, C, rows, m = weights.shape
-    least = -(-SMALLEST // (rows * m))
+    _, C, outputs, m = weights.shape
+    least = -(-SMALLEST // (outputs * m))
     if c.shape[-1] >= least:
         for f in (0, 1):
             p.call('bmm', d[f], weights[f], c)
     else:
-        mark, wide, out = p.top, p.take(C, m, least), p.take(C, rows, least)
+        mark, wide, out = p.top, p.take(C, m, least), p.take(C, outputs, least)
         p.call('copy', wide[:, :, :c.shape[-1]], c)
         for f in (0, 1):
             p.call('bmm', out, weights[f], wide)
@@ -147,11 +147,11 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
     rows = axis(len(half), weights.dtype, weights.device)
     result = p.take(*c.shape) if needs_c else None
     mark, by_group = p.top, (len(weights), len(rows.rows[0]), -1)
-    for g, (w, matrix, part) in enumerate(zip(weights, rows.rows, half.view(by_group))):
+    for i, (w, matrix, part) in enumerate(zip(weights, rows.rows, half.view(by_group))):
         d = p.take(*part.shape)
         p.call('mm', d, matrix, part)
-        part, grad = (None if t is None else t.unflatten(0, (len(weights), -1))[g] for t in (c, result))
-        fold_backward(p, w, d.view(*w.shape[:-1], -1), part, None if grad_weights is None else grad_weights[g], grad)
+        part, grad = (None if t is None else t.unflatten(0, (len(weights), -1))[i] for t in (c, result))
+        fold_backward(p, w, d.view(*w.shape[:-1], -1), part, None if grad_weights is None else grad_weights[i], grad)
         p.top = mark
     return result
 
@@ -159,7 +159,7 @@ def wavelets_backward(p: Program, weights: Tensor, half: Tensor, c: Tensor, grad
 # ---- low-pass ----
 
 def lowpass_cols(p: Program, low: LowPass, u: Tensor, out: Optional[Tensor] = None) -> Tensor:
-    """(rows, N, R) to (rows, w, R)."""
+    """(height, N, R) to (height, w, R)."""
     out = p.take(len(u), len(low.cols), u.shape[-1]) if out is None else out
     p.call('bmm', out, low.cols.expand(len(u), -1, -1), u)
     return out
@@ -218,7 +218,7 @@ def lowpass_rows_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
 
 
 def lowpass_cols_backward(p: Program, low: LowPass, grad: Tensor) -> Tensor:
-    """(rows, w, R) to (rows, N, R)."""
+    """(height, w, R) to (height, N, R)."""
     out = p.take(len(grad), low.cols.shape[1], grad.shape[-1])
     p.call('bmm', out, low.cols.t().expand(len(grad), -1, -1), grad)
     return out
@@ -230,16 +230,16 @@ def lowpass_by_class_backward(p: Program, low: LowPass, grad: Tensor, coefficien
     c = gather(p, coefficients, octaves)
     d = lowpass_rows_backward(p, low, lowpass_cols_backward(p, low, grad)).view(*low.weights.shape[:-1], -1)
     result = p.take(*c.shape) if needs_c else None
-    for g, weights in enumerate(low.weights):
-        part, out = (None if t is None else t.unflatten(0, (len(d), -1))[g] for t in (c, result))
-        fold_backward(p, weights, d[g], part, None if grad_weights is None else grad_weights[g], out)
+    for i, weights in enumerate(low.weights):
+        part, out = (None if t is None else t.unflatten(0, (len(d), -1))[i] for t in (c, result))
+        fold_backward(p, weights, d[i], part, None if grad_weights is None else grad_weights[i], out)
     return result
 
 
 # ---- a layer ----
 
 def modulus(p: Program, z: Tensor, u: Tensor) -> None:
-    """|z| of (rows, N, 2 planes * R) into u (rows, N, R)."""
+    """|z| of (height, N, 2 planes * R) into u (height, N, R)."""
     real, imag = z.unflatten(2, (2, -1)).unbind(2)
     p.call('square', u, real)
     p.call('add_square', u, imag)
