@@ -76,6 +76,11 @@ def test_every_example_is_linked_from_a_page():
     assert [e.name for e in EXAMPLES if f'(../examples/{e.name})' not in prose] == []
 
 
+def test_an_architecture_is_under_fifty_lines():
+    blocks = [code for code, _ in BLOCK.findall((ROOT / 'docs' / 'new-architecture.md').read_text())]
+    assert len(next(code for code in blocks if 'register_model' in code).splitlines()) < 50
+
+
 def test_the_tests_see_a_wrong_output():
     page = '# A page\n\n```python\nprint(1)\n```\n\n```text\n2\n```\n\n```python\nx = 3\n```\n'
     assert BLOCK.findall(page) == [('print(1)\n', '2\n'), ('x = 3\n', '')]

@@ -3,11 +3,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 
+from .models.architectures import MODELS
+
 ROOT = Path(__file__).parents[1]
-MODELS = timm.list_models('scat_*')
 OFFLINE = {'trust_repo': True, 'skip_validation': True}
 
 

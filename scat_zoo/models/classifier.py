@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..scattering import geometry
 from ..scattering.torch2d import ScatteringTorch2D
-from .freezing import Freezing
+from .model import Freezing
 
 
 class ScatteringBase(Freezing):

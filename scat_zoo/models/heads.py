@@ -1,6 +1,6 @@
 """What stands on a scattering stem: the normalisation of each order, and pooled classifiers."""
 from collections import OrderedDict
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ class OrderNorm(nn.Module):
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
         self.start, self.stop, self.log_floor = start, stop, log_floor
+        self.running_mean: Optional[Tensor]
         if log_floor > 0:
             self.register_buffer('running_mean', torch.ones(stop - start, device=device, dtype=dtype))
         else:
@@ -145,13 +146,13 @@ class ScatteringHead(nn.Module):
 
     def _pool(self, in_features: int, pool_type: str) -> None:
         if pool_type == 'flat':
-            self.global_pool = FlatPool(self.grid)
+            self.global_pool: Union[FlatPool, SelectAdaptivePool2d] = FlatPool(self.grid)
         else:
             self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
         self.pooled_features = in_features * self.global_pool.feat_mult()
 
     def _hidden(self, device: Optional[torch.device], dtype: Optional[torch.dtype]) -> None:
-        self.pre_logits = nn.Identity()
+        self.pre_logits: nn.Module = nn.Identity()
         self.num_features = self.pooled_features                # width before the classifier
         if self.hidden_size and self.global_pool.pool_type:
             fc = nn.Linear(self.pooled_features, self.hidden_size, device=device, dtype=dtype)
@@ -159,7 +160,7 @@ class ScatteringHead(nn.Module):
             self.num_features = self.hidden_size
 
     def _classifier(self, num_classes: int, device: Optional[torch.device], dtype: Optional[torch.dtype]) -> None:
-        self.fc = nn.Identity()
+        self.fc: nn.Module = nn.Identity()
         if num_classes > 0:
             self.fc = nn.Linear(self.num_features, num_classes, device=device, dtype=dtype)
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with running statistics that are right from the first step. (B, C, h, w) -> (B, C, h, w)."""
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         return batch_norm(x, self.running_mean, self.running_var, self.num_batches_tracked, self.weight, self.bias,
@@ -25,6 +28,9 @@ class BatchNorm(nn.BatchNorm2d):
 
 class BatchNormAct(BatchNormAct2d):
     """timm's normalisation with an activation behind it, with the same running statistics."""
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         x = batch_norm(x, self.running_mean, self.running_var, self.num_batches_tracked, self.weight, self.bias,

@@ -4,8 +4,8 @@ from typing import Any
 from timm.models import generate_default_cfgs
 
 from . import shipped
-from .build import build, checkpoint_filter_fn, generic_cfg
-from .scat_linear import ScatLinear, feature_levels
+from .build import build, checkpoint_filter_fn, generic_cfg  # noqa: F401  (timm looks for checkpoint_filter_fn here)
+from .scat_linear import ScatLinear
 from .upstream import register_model
 
 __all__ = ['ScatMlp']
@@ -16,11 +16,12 @@ class ScatMlp(ScatLinear):
 
     Args:
         head_hidden_size: width of the hidden layer.
-        args, kwargs: as for `ScatLinear`.
+        num_classes, global_pool, kwargs: as for `ScatLinear`.
     """
 
-    def __init__(self, *args: Any, head_hidden_size: int = 256, **kwargs: Any) -> None:
-        super().__init__(*args, head_hidden_size=head_hidden_size, **kwargs)
+    def __init__(self, num_classes: int = 1000, global_pool: str = 'flat', head_hidden_size: int = 256,
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, global_pool, head_hidden_size, **kwargs)
 
 
 default_cfgs = generate_default_cfgs({**shipped.cfgs('scat_mlp'), 'scat_mlp.*': generic_cfg()})
@@ -29,5 +30,4 @@ default_cfgs = generate_default_cfgs({**shipped.cfgs('scat_mlp'), 'scat_mlp.*': 
 @register_model
 def scat_mlp(pretrained: bool = False, **kwargs: Any) -> ScatMlp:
     """Scattering, log and batch normalisation of each order, MLP; see `ScatMlp` for the keywords."""
-    kwargs = {**shipped.model_args('scat_mlp', kwargs), **kwargs}
-    return build(ScatMlp, 'scat_mlp', pretrained, checkpoint_filter_fn, feature_levels(**kwargs), **kwargs)
+    return build(ScatMlp, 'scat_mlp', pretrained, kwargs)

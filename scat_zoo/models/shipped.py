@@ -49,7 +49,7 @@ def create(architecture: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     """`timm.create_model`, but `pretrained` means the first tag that there is, as in torch.hub; without any, it raises.
     """
     first = [f'{architecture}.{tag}' for tag in tags(architecture)[:1] if pretrained]
-    return timm.create_model(*first or [architecture], pretrained=pretrained, **kwargs)
+    return timm.create_model((first or [architecture])[0], pretrained=pretrained, **kwargs)
 
 
 def _config(name: str) -> Dict[str, Any]:

@@ -1,12 +1,14 @@
 """The scattering front end of every architecture: images to a feature map whose channels are scattering paths."""
+import inspect
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..scattering import frame, geometry, morlet, parametric
+from ..scattering import engine, frame, geometry, morlet, parametric
 from ..scattering import scales as several
-from ..scattering.banks import FixedBank, PixelwiseBank
+from ..scattering.banks import Bank, FixedBank, PixelwiseBank
+from ..scattering.filters import Filters
 
 
 class Channel(NamedTuple):
@@ -37,66 +39,68 @@ class ScatteringStem(nn.Module):
         L: number of orientations.
         max_order: highest order of scattering, 1 or 2.
         in_chans: number of image channels, C.
-        img_size: (H, W), to which pixelwise filters are tied, and for which fixed ones are kept ready.
+        img_size: (H, W), for which filters are kept ready. Images of other sizes get filters for theirs: the same ones
+            of all kinds but 'pixelwise', which are resampled, and so close to the same.
         learnable: whether the filters are learned.
         frozen_filters: without `learnable`, whether to keep a place for learned values in the state dict, for loaders
             that do not ask the module.
         parametrization: how they are learned. 'pixelwise': every Fourier coefficient of every filter is a parameter.
             'morlet': orientation, frequency, width and slant of each wavelet are; 'equivariant': of one wavelet a
-            scale, whose rotations are the others. The last two follow the size of the image, with a fixed low-pass.
-        init: 'tight_frame' (the fixed filters) or 'random'. Random filters that are not learnable are frozen.
-        nonexpansive: 'morlet' and 'equivariant' only: divide the filters so that coefficients are never further apart
-            than the padded images, however they are trained; see `frame_bounds`.
+            scale, whose rotations are the others.
         scales: log-2 of the scales to low-pass at, J among them; J alone unless given. A path of scale s, whose
             wavelets are j < s, has a grid 2^(J - s) times as fine, and so 4^(J - s) channels a colour. Channels are
             by order, then scale (descending), path, dy, dx (see `Channel`) and colour.
+        options: of the parametrization. `init`: 'tight_frame' (the fixed filters) or 'random'; random filters that are
+            not learnable are frozen. And of 'morlet' and 'equivariant': `nonexpansive`, to divide the filters so that
+            coefficients are never further apart than the padded images, however they are trained (see
+            `frame_bounds`); `learn_lowpass`, to learn the width of the low-pass, which is fixed otherwise.
 
     Raises:
         ValueError: if an option is out of range, or img_size below 2^J.
-        RuntimeError: on images with another number of channels, too small, or of another size than pixelwise filters.
+        TypeError: for a keyword that is none of these.
+        RuntimeError: on images with another number of channels, or too small.
     """
 
     # TorchScript would compile them.
-    __jit_unused_properties__ = (
-        'learnable', 'fixed_input_size', 'parametrization', 'nonexpansive', 'paths', 'channels')
+    __jit_unused_properties__ = ('learnable', 'parametrization', 'nonexpansive', 'paths', 'channels')
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
-                 parametrization: str = 'pixelwise', init: str = 'tight_frame', nonexpansive: bool = False,
-                 scales: Optional[Sequence[int]] = None, device: Optional[torch.device] = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
+                 parametrization: str = 'pixelwise', scales: Optional[Sequence[int]] = None,
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None, **options: Any) -> None:
         super().__init__()
+        unknown = [name for name in options if name not in self.keywords()]
+        if unknown:
+            raise TypeError(f'unexpected keyword {unknown[0]!r}; known: {", ".join(self.keywords())}')
         geometry.check(J, L, max_order)
         self.scales = geometry.check_scales(scales, J)
-        parametric.check(parametrization, init, nonexpansive)
-        if 2 ** J > min(img_size):
-            raise ValueError(f'J={J} needs images of at least {2 ** J} pixels a side, img_size is {img_size}')
+        changed = parametric.check(parametrization, options)
         self.J, self.L, self.max_order, self.in_chans, self.img_size = J, L, max_order, in_chans, img_size
+        self._check_size(img_size)
         self.default_parametrization = parametrization
-        if learnable or frozen_filters or init != 'tight_frame' or nonexpansive:
-            self.bank = self._bank(parametrization, learnable, init, nonexpansive, device, dtype)
+        if learnable or frozen_filters or changed:
+            self.bank = self._bank(parametrization, learnable, device, dtype, **changed)
         else:
-            self.bank = FixedBank(J, L, img_size, max_order, device, dtype, self.scales)
+            self.bank = FixedBank(J, L, img_size, max_order, self.scales, device, dtype)
+
+    @classmethod
+    def keywords(cls) -> List[str]:
+        """The names of all keywords, those of every parametrization among them."""
+        own = [name for name in inspect.signature(cls.__init__).parameters if name not in ('self', 'options')]
+        return [*own, *dict.fromkeys(name for bank in parametric.KINDS.values() for name in bank.OPTIONS)]
 
     @property
     def learnable(self) -> bool:
-        return not isinstance(self.bank, FixedBank) and self.bank.learnable
-
-    @property
-    def fixed_input_size(self) -> bool:
-        """Whether the filters, learnable or learned and frozen, are tied to `img_size`."""
-        return isinstance(self.bank, PixelwiseBank)
+        return self.bank.learnable
 
     @property
     def parametrization(self) -> str:
         """What the filters are, or if they are fixed, what `set_learnable` would make of them."""
-        if isinstance(self.bank, FixedBank):
-            return self.default_parametrization
-        return next(name for name, bank in parametric.PARAMETRIZATIONS.items() if type(self.bank) is bank)
+        return self.bank.kind if self.bank.kind in parametric.KINDS else self.default_parametrization
 
     @property
     def nonexpansive(self) -> bool:
-        return isinstance(self.bank, parametric.MorletBank) and self.bank.nonexpansive
+        return self.bank.options().get('nonexpansive', False)
 
     @property
     def paths(self) -> List[geometry.Path]:
@@ -119,7 +123,7 @@ class ScatteringStem(nn.Module):
 
         Fixed filters become parameters at their analytic values. Learned filters that are frozen keep their values.
         """
-        if not isinstance(self.bank, FixedBank):
+        if self.bank.kind in parametric.KINDS:
             self.bank.set_learnable(learnable)
         elif learnable:
             self.bank = self._bank_like_fixed(self.default_parametrization, learnable=True)
@@ -127,33 +131,43 @@ class ScatteringStem(nn.Module):
     def to_pixelwise(self) -> None:
         """Store every Fourier coefficient of the present filters, for images that are padded as `img_size` is.
 
-        Such images keep their coefficients, to the bit in float32 and float64; others are refused from now on. What was
-        learnable stays so, and so does what was frozen; fixed filters become frozen. Build the optimiser afterwards.
+        Such images keep their coefficients, to the bit where no gradient is asked for; others get close to theirs.
+        What was learnable stays so, and so does what was frozen; fixed filters become frozen. Build the optimiser
+        afterwards.
         """
-        if isinstance(self.bank, PixelwiseBank):
+        if self.bank.kind == PixelwiseBank.kind:
             return
-        phi, psi = self.filters()
-        bank = PixelwiseBank(self.J, self.L, self.img_size, self.max_order, self.learnable, device=phi[0].device,
-                             dtype=next(iter(self.bank.state_dict().values()), phi[0]).dtype, scales=self.scales)
-        bank.copy_filters(phi, psi)
+        filters = self.filters()
+        finest = filters.phi[0][0]
+        stored = next(iter(self.bank.state_dict().values()), finest)
+        bank = PixelwiseBank(self.J, self.L, self.img_size, self.max_order, self.scales, self.learnable,
+                             device=finest.device, dtype=stored.dtype)
+        bank.copy_filters(filters)
         self.bank = bank
 
-    @torch.no_grad()
-    def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Tuple[List[Tensor], List[List[Tensor]]]:
-        """The present filters in Fourier for images (H, W), `img_size` unless given: phi by level, psi by j and level.
+    def set_input_size(self, img_size: Tuple[int, int]) -> None:
+        """Be for images of that size (H, W) from now on: pixelwise filters are resampled, others stay what they are.
 
-        With several scales, phi has the levels of scale J, then those of the next scale, and so on.
+        Build the optimiser afterwards.
 
         Raises:
-            ValueError: if the filters are tied to another size.
+            ValueError: if a side is below 2^J.
         """
-        size = image_size or self.img_size
-        padded, own = (geometry.padded_size(height, width, self.J) for height, width in (size, self.img_size))
-        if self.fixed_input_size and padded != own:
-            raise ValueError(f'these filters are tied to images of {self.img_size}, there are none for {size}')
-        phi, psi = self.bank(torch.empty(0, *size))
+        self._check_size(img_size)
+        self.bank.set_image_size(img_size)
+        self.img_size = img_size
+
+    def _check_size(self, img_size: Tuple[int, int]) -> None:
+        if 2 ** self.J > min(img_size):
+            raise ValueError(f'J={self.J} needs images of at least {2 ** self.J} pixels a side, img_size is {img_size}')
+
+    @torch.no_grad()
+    def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Filters:
+        """The present filters for images (H, W), `img_size` unless given: `phi[scale][level]` and `psi[j][level]`."""
+        phi, psi = self.bank(torch.empty(0, *(image_size or self.img_size)))
         # Copies: fixed filters are shared with other models, learned ones are the parameters themselves.
-        return [hat.clone() for hat in phi], [[hat.clone() for hat in levels] for levels in psi]
+        return Filters([[hat.clone() for hat in levels] for levels in phi],
+                       [[hat.clone() for hat in levels] for levels in psi])
 
     def filter_parameters(self) -> List[morlet.Wavelet]:
         """Scale and orientation index, angle in degrees, wavelength and scale in pixels, and slant of each wavelet.
@@ -173,11 +187,8 @@ class ScatteringStem(nn.Module):
 
         Args:
             image_size: (H, W), `img_size` unless given.
-
-        Raises:
-            ValueError: if the filters are tied to another size.
         """
-        return frame.frame_bounds(*self.filters(image_size))
+        return frame.frame_bounds(self.filters(image_size))
 
     def set_max_order(self, max_order: int) -> None:
         """Compute orders up to max_order (0 leaves the low-pass), and keep only the filters that they read."""
@@ -185,35 +196,49 @@ class ScatteringStem(nn.Module):
         self.bank.set_max_order(max_order)
 
     def forward(self, x: Tensor) -> Tensor:
-        phi, psi = self.bank(x)
-        return scattering_map(x, phi, psi, self.scales, self.L, self.max_order, self.in_chans)
+        return scattering_map(x, self.bank(x), self.scales, self.L, self.max_order, self.in_chans)
 
-    def _bank(self, parametrization: str, learnable: bool, init: str, nonexpansive: bool,
-              device: Optional[torch.device], dtype: Optional[torch.dtype]) -> nn.Module:
-        options = {'nonexpansive': True} if nonexpansive else {}
-        return parametric.PARAMETRIZATIONS[parametrization](
-            self.J, self.L, self.img_size, self.max_order, learnable, init, device, dtype, scales=self.scales,
-            **options)
+    def _bank(self, parametrization: str, learnable: bool, device: Optional[torch.device],
+              dtype: Optional[torch.dtype], **options: Any) -> Bank:
+        return parametric.KINDS[parametrization](self.J, self.L, self.img_size, self.max_order, self.scales, learnable,
+                                                 device=device, dtype=dtype, **options)
 
-    def _bank_like_fixed(self, parametrization: str, learnable: bool, nonexpansive: bool = False) -> nn.Module:
-        hat = self.bank.hat
-        return self._bank(parametrization, learnable, 'tight_frame', nonexpansive, hat.device, hat.dtype)
+    def _bank_like_fixed(self, parametrization: str, learnable: bool, **options: Any) -> Bank:
+        hat = next(self.bank.buffers())
+        return self._bank(parametrization, learnable, hat.device, hat.dtype, **options)
+
+    def state_keywords(self) -> Dict[str, Any]:
+        """The keywords of a stem whose filters are in the present state."""
+        none = {name: False for bank in parametric.KINDS.values() for name in bank.OPTIONS if name != 'init'}
+        frozen = self.bank.kind in parametric.KINDS and not self.learnable
+        return {'learnable': self.learnable, 'frozen_filters': frozen, 'parametrization': self.parametrization,
+                **none, **self.bank.options()}
+
+    def analytic_state(self) -> Dict[str, Tensor]:
+        """The state dict that these filters would have had at the tight frame."""
+        if self.bank.kind not in parametric.KINDS:
+            return {}
+        bank = self._bank(self.bank.kind, False, None, None, **self.bank.options())
+        return {f'bank.{key}': value for key, value in bank.state_dict().items()}
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        keys = {key.removeprefix(f'{prefix}bank.') for key in state_dict if key.startswith(f'{prefix}bank.')}
-        if isinstance(self.bank, FixedBank) and keys:
-            parametrization, nonexpansive = 'pixelwise', False
-            if 'theta' in keys:
-                parametrization = 'equivariant' if state_dict[f'{prefix}bank.theta'].dim() == 1 else 'morlet'
-                nonexpansive = 'limit' in keys
-            stored = self._bank_like_fixed(parametrization, learnable=False, nonexpansive=nonexpansive)
+        prefix = f'{prefix}bank.'
+        state = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if state and self.bank.kind not in parametric.KINDS:
             # Where others come, loading will say what is unexpected, and these filters stay what they are.
-            if keys == set(stored.state_dict()):
-                self.bank = stored
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            self.bank = self._bank_of(state) or self.bank
+        state_dict.update({f'{prefix}{key}': value for key, value in self.bank.fitted(state).items()})
+        super()._load_from_state_dict(state_dict, prefix.removesuffix('bank.'), *args)
+
+    def _bank_of(self, state: Dict[str, Tensor]) -> Optional[Bank]:
+        """The frozen bank of the kind that has such a state, None if there is none."""
+        for kind, bank in parametric.KINDS.items():
+            if self._bank(kind, False, torch.device('meta'), None, **bank.options_of(list(state))).fits(state):
+                return self._bank_like_fixed(kind, False, **bank.options_of(list(state)))
+        return None
 
     def extra_repr(self) -> str:
-        mode = 'fixed' if isinstance(self.bank, FixedBank) else 'learnable' if self.learnable else 'frozen'
+        mode = 'learnable' if self.learnable else 'frozen' if self.bank.kind in parametric.KINDS else 'fixed'
         if mode != 'fixed':
             mode += f', parametrization={self.parametrization}'
         scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
@@ -222,9 +247,9 @@ class ScatteringStem(nn.Module):
 
 
 @torch.fx.wrap
-def scattering_map(x: Tensor, phi: List[Tensor], psi: List[List[Tensor]], scales: List[int], L: int, max_order: int,
-                   in_chans: int) -> Tensor:
+def scattering_map(x: Tensor, filters: Filters, scales: List[int], L: int, max_order: int, in_chans: int) -> Tensor:
     """(B, C, H, W) -> (B, maps * C, h, w)."""
     if x.dim() != 4 or x.shape[1] != in_chans:
         raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {x.shape}')
-    return several.scattering2d(x.contiguous(), phi, psi, scales, L, max_order).flatten(1, 2)
+    coefficients = engine.scattering2d(x.contiguous(), filters, scales, max_order)
+    return several.path_major(coefficients, scales, L, max_order).flatten(1, 2)

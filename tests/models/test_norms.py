@@ -1,5 +1,4 @@
 """Running statistics: right after one step and after forty, for every model, whatever trains it."""
-
 import pytest
 import timm
 import torch
@@ -10,12 +9,7 @@ from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 from scat_zoo.models.norms import BatchNorm, BatchNormAct
 from scat_zoo.train.data import few, load
 
-MODELS = timm.list_models('scat_*')
-
-
-def create(name, **kwargs):
-    torch.manual_seed(0)
-    return timm.create_model(name, **{'num_classes': 3, 'in_chans': 1, 'img_size': 28, 'L': 4, **kwargs})
+from .architectures import MODELS, create
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +48,7 @@ def test_one_step_makes_eval_mode_what_the_step_saw(name, sixty):
 @pytest.mark.parametrize('name', MODELS)
 def test_forty_steps_on_sixty_images(name, sixty):
     """An ordinary loop with a constant rate: eval mode knows what train mode knows."""
-    (x, y), model = sixty, create(name, learnable=True)
+    (x, y), model = sixty, create(name, num_classes=3, learnable=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
     for step in range(40):

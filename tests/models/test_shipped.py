@@ -11,7 +11,7 @@ from torchvision.models import get_model, get_model_weights
 from scat_zoo.models import shipped
 from scat_zoo.train import checkpoint, job
 from scat_zoo.train.recipes import RECIPES
-from scat_zoo.train.ship import card
+from tools.ship import card
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(folder.name for folder in shipped.WEIGHTS.iterdir())

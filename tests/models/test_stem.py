@@ -12,13 +12,14 @@ from torch.nn.utils import parameters_to_vector
 import scat_zoo
 from scat_zoo.models.stem import ScatteringStem
 from scat_zoo.scattering.banks import FixedBank, PixelwiseBank
-from scat_zoo.scattering.parametric import PARAMETRIZATIONS, EquivariantBank, MorletBank
+from scat_zoo.scattering.parametric import KINDS, EquivariantBank, MorletBank
 from scat_zoo.train import checkpoint
+from tests.models.architectures import MODELS
+from tests.scattering.reference import flat
 
-MODELS = timm.list_models('scat_*')
 FOLLOWING = ['morlet', 'equivariant']
-OPTIONS = [{'parametrization': name} for name in PARAMETRIZATIONS] + [
-    {'parametrization': name, 'nonexpansive': True} for name in FOLLOWING]
+OPTIONS = [{'parametrization': name} for name in KINDS] + [
+    {'parametrization': name, option: True} for name in FOLLOWING for option in ('nonexpansive', 'learn_lowpass')]
 
 
 def create(name='scat_linear', **kwargs):
@@ -45,7 +46,7 @@ def test_bad_options(name, kwargs, phrase):
             create(name, learnable=learnable, **kwargs)
 
 
-@pytest.mark.parametrize('parametrization', PARAMETRIZATIONS)
+@pytest.mark.parametrize('parametrization', KINDS)
 @pytest.mark.parametrize('name', MODELS)
 def test_the_tight_frame_gives_the_fixed_coefficients(name, parametrization):
     x = torch.randn(2, 1, 16, 16)
@@ -62,7 +63,6 @@ def test_the_tight_frame_gives_the_fixed_coefficients(name, parametrization):
 @pytest.mark.parametrize('name', MODELS)
 def test_one_checkpoint_serves_every_image_size(name, parametrization, tmp_path):
     model = learned(name, parametrization=parametrization, global_pool='avg')
-    assert not model.pretrained_cfg['fixed_input_size']
     checkpoint.save(model, tmp_path / 'checkpoint')
     again = checkpoint.load(tmp_path / 'checkpoint')
     elsewhere = timm.create_model(f'local-dir:{tmp_path}/checkpoint', pretrained=True, img_size=32).eval()
@@ -73,6 +73,43 @@ def test_one_checkpoint_serves_every_image_size(name, parametrization, tmp_path)
     # The same filters at every size: where two grids share a frequency they agree.
     small, large = (model.scattering.filters(size)[1][0][0] for size in ((12, 12), (28, 28)))       # padded: 20, 36
     assert torch.allclose(small[:, ::5, ::5], large[:, ::9, ::9], atol=2e-5)
+
+
+@pytest.mark.parametrize('learnable', [True, False])
+def test_pixelwise_filters_serve_every_image_size(learnable, tmp_path):
+    """By their impulse responses, whether on the way, by `set_input_size` or on loading; and back again."""
+    model = learned(global_pool='avg', scales=(1, 2))
+    checkpoint.save(model, tmp_path / 'checkpoint')
+    x = torch.randn(2, 1, 33, 26)
+    expected, at_home = model(x), model(torch.ones(2, 1, 16, 16))
+    loaded = timm.create_model(f'local-dir:{tmp_path}/checkpoint', pretrained=True, img_size=(33, 26),
+                               learnable=learnable).eval()
+    plain = create(img_size=(33, 26), global_pool='avg', scales=(1, 2)).eval()
+    plain.load_state_dict(model.state_dict())
+    moved = copy.deepcopy(model)
+    moved.set_input_size((33, 26))
+    for other in (loaded, plain, moved):
+        assert other.scattering.bank.psi['j1_theta0_level0'].hat.shape == (40, 32)
+        assert torch.allclose(other(x), expected, atol=1e-5)
+        assert not torch.allclose(create(global_pool='avg', scales=(1, 2)).eval()(x), expected, atol=1e-3)
+        assert other.scattering.img_size == other.scattering.bank.image_size == (33, 26)
+        other.set_input_size(16)
+        assert torch.allclose(other(torch.ones(2, 1, 16, 16)), at_home, atol=1e-5)
+        assert all(torch.allclose(value, model.state_dict()[key], atol=1e-5)
+                   for key, value in other.state_dict().items())
+    assert loaded.scattering.learnable == learnable
+    assert [p.requires_grad for p in moved.scattering.parameters()] == [True] * len(list(model.scattering.parameters()))
+
+
+def test_filters_of_no_image_size_are_refused():
+    """Levels that do not belong together, sides that no padding gives."""
+    state = learned().state_dict()
+    psi = 'scattering.bank.psi.j0_theta0_level0.hat'
+    odd = {key: value[:10, :10] for key, value in state.items() if '.hat' in key}
+    for broken in ({psi: state[psi][:20, :20]}, odd):
+        for learnable in (True, False):
+            with pytest.raises(RuntimeError, match=r'size mismatch|Unexpected key'):
+                create(learnable=learnable).load_state_dict({**state, **broken})
 
 
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
@@ -88,7 +125,7 @@ def test_set_learnable(options):
         assert bool(list(model.scattering.parameters())) == learnable
 
 
-@pytest.mark.parametrize('parametrization', PARAMETRIZATIONS)
+@pytest.mark.parametrize('parametrization', KINDS)
 def test_set_learnable_gives_fixed_filters_their_parametrization(parametrization):
     model = create(parametrization=parametrization).eval()
     x = torch.randn(2, 1, 16, 16)
@@ -96,7 +133,7 @@ def test_set_learnable_gives_fixed_filters_their_parametrization(parametrization
     assert isinstance(model.scattering.bank, FixedBank)
     assert model.scattering.parametrization == parametrization
     model.scattering.set_learnable(True)
-    assert type(model.scattering.bank) is PARAMETRIZATIONS[parametrization]
+    assert type(model.scattering.bank) is KINDS[parametrization]
     assert torch.allclose(model(x), expected, atol=1e-6)
     assert all(p.requires_grad for p in model.scattering.parameters())
 
@@ -118,6 +155,7 @@ def test_train_learnable_deploy_frozen(options, tmp_path):
         assert not list(frozen.scattering.parameters())
         assert frozen.scattering.parametrization == options['parametrization']
         assert frozen.scattering.nonexpansive == options.get('nonexpansive', False)
+        assert frozen.scattering.bank.options().get('learn_lowpass', False) == options.get('learn_lowpass', False)
         assert repr(frozen.scattering).count('mode=frozen') == 1
 
 
@@ -152,11 +190,10 @@ def test_the_filters_given_out_are_copies(options):
     x = torch.randn(1, 1, 16, 16)
     stem = create(**options).scattering
     expected = stem(x)
-    for size in [(16, 16)] if stem.fixed_input_size else [(16, 16), (40, 24)]:
-        for levels in [stem.filters(size)[0], *stem.filters(size)[1]]:
-            for hat in levels:
-                hat.zero_()
-        assert all(hat.any() for hat in stem.filters(size)[0])
+    for size in [(16, 16), (40, 24)]:
+        for hat in flat(stem.filters(size)):
+            hat.zero_()
+        assert all(hat.any() for hat in flat(stem.filters(size)))
     assert torch.equal(stem(x), expected)
     assert torch.equal(create(**options).scattering(x), expected)
 
@@ -185,9 +222,8 @@ def test_the_checkpoint_tells_the_present_state(options, state, tmp_path):
     again = checkpoint.load(tmp_path / 'checkpoint')
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(again(x), model(x))
-    for name in ('learnable', 'parametrization', 'nonexpansive', 'fixed_input_size'):
+    for name in ('learnable', 'parametrization', 'nonexpansive'):
         assert getattr(again.scattering, name) == getattr(model.scattering, name), name
-    assert again.pretrained_cfg['fixed_input_size'] == (state == 'pixelwise')
     config = json.loads((tmp_path / 'checkpoint' / 'config.json').read_text())
     rebuilt = timm.create_model(config['architecture'], **{**config['model_args'], 'num_classes': 5})
     assert list(rebuilt.state_dict()) == list(model.state_dict())
@@ -208,11 +244,10 @@ def test_weights_trained_on_fixed_filters_start_a_learnable_model(init, options,
         assert torch.allclose(model(x), fixed(x), atol=1e-5)
 
 
-@pytest.mark.parametrize('parametrization', PARAMETRIZATIONS)
+@pytest.mark.parametrize('parametrization', KINDS)
 def test_random_filters_that_are_not_learned_are_kept(parametrization):
     model = create(parametrization=parametrization, init='random').eval()
     assert not list(model.scattering.parameters())
-    assert model.pretrained_cfg['fixed_input_size'] == (parametrization == 'pixelwise')
     other = create(parametrization=parametrization, init='random').eval()
     x = torch.randn(2, 1, 16, 16)
     assert not torch.allclose(other.scattering(x), model.scattering(x))
@@ -232,13 +267,14 @@ def test_nonexpansive_filters_that_are_not_learned(parametrization):
 def test_to_pixelwise(options):
     model = learned(**options)
     x = torch.randn(2, 1, 16, 16)
-    expected = model(x)
-    bounds = model.scattering.frame_bounds()
-    model.scattering.to_pixelwise()
-    assert torch.equal(model(x), expected)
+    with torch.no_grad():
+        expected = model(x)
+        bounds = model.scattering.frame_bounds()
+        model.scattering.to_pixelwise()
+        assert torch.equal(model(x), expected)
+    assert torch.allclose(model(x), expected, atol=1e-5)
     assert isinstance(model.scattering.bank, PixelwiseBank)
     assert model.scattering.learnable
-    assert model.scattering.fixed_input_size
     assert model.scattering.filter_parameters() == []
     assert model.scattering.frame_bounds() == bounds
     model.scattering.set_learnable(False)
@@ -320,15 +356,14 @@ def test_frame_bounds():
     A, B = fixed.frame_bounds()
     assert isinstance(A, float)
     assert 0.12 < A < B < 1.05
-    for parametrization in PARAMETRIZATIONS:
+    for parametrization in KINDS:
         stem = ScatteringStem(J=2, L=8, img_size=(32, 32), learnable=True, parametrization=parametrization)
         assert stem.frame_bounds() == pytest.approx((A, B), abs=1e-6)
     assert stem.frame_bounds((64, 48)) == pytest.approx(fixed.frame_bounds((64, 48)), abs=1e-6)
     assert ScatteringStem(J=2, L=1, img_size=(64, 64)).frame_bounds()[1] == pytest.approx(2.58, abs=0.01)
     pixelwise = ScatteringStem(J=2, L=8, img_size=(32, 32), learnable=True)
     assert pixelwise.frame_bounds((33, 34)) == pixelwise.frame_bounds()             # padded to the same size
-    with pytest.raises(ValueError, match=r'tied to images of \(32, 32\), there are none for \(64, 64\)'):
-        pixelwise.frame_bounds((64, 64))
+    assert pixelwise.frame_bounds((64, 64)) == pytest.approx(fixed.frame_bounds((64, 64)), abs=1e-6)
     for bank_class in (MorletBank, EquivariantBank):
         stem.bank = bank_class(2, 1, (32, 32), nonexpansive=True)
         assert stem.frame_bounds()[1] == pytest.approx(1, abs=1e-6)

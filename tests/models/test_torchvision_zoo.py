@@ -10,12 +10,17 @@ from torchvision.models import get_model, get_model_builder, get_model_weights, 
 
 from scat_zoo.models import torchvision_zoo, upstream
 
-NAMES = ['scat_linear', 'scat_mlp', 'scat_resnet', 'scat_tiny']
+from .architectures import MODELS
+
+NAMES = [name for name in MODELS if hasattr(torchvision_zoo, name)]
+
+
+def test_the_zoo():
+    assert set(NAMES) == {name for name in list_models() if name.startswith('scat_')}
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_get_model(name):
-    assert name in list_models()
     model = get_model(name, weights=None, num_classes=3, in_chans=1, img_size=16, L=2, learnable=True)
     assert model(torch.randn(2, 1, 16, 16)).shape == (2, 3)
     assert get_model_builder(name)(num_classes=4).num_classes == 4

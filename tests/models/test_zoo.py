@@ -6,11 +6,11 @@ import timm
 import torch
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-import scat_zoo  # noqa: F401  (registers the models)
 from scat_zoo.train.data import Prepared, load
 from scat_zoo.train.loop import Training, evaluate, fit
 
-MODELS = timm.list_models('scat_*')
+from .architectures import MODELS, create
+
 CPU = torch.device('cpu')
 
 
@@ -22,11 +22,6 @@ def to_tensor(image):
 def images():
     data = load('sample', val_fraction=0.2)
     return Prepared(data.train, 1, to_tensor), Prepared(data.val, 1, to_tensor)
-
-
-def create(name, **kwargs):
-    torch.manual_seed(0)
-    return timm.create_model(name, **{'num_classes': 10, 'in_chans': 1, 'img_size': 28, 'L': 4, **kwargs})
 
 
 @pytest.mark.parametrize('learnable', [True, False])
