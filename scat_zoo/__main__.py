@@ -1,6 +1,6 @@
 """`python -m scat_zoo`, the same as the command `scat-zoo`."""
 import sys
 
-from .cli import main
+from scat_zoo_cli import main
 
 sys.exit(main())

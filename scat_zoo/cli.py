@@ -1,4 +1,4 @@
-"""The command line: `scat-zoo train`, `predict`, `test`, `filters`, `list` and `run`."""
+"""The command line: what the commands of `scat_zoo_cli` take, and what they do."""
 import argparse
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import timm
 import torch
@@ -16,10 +16,13 @@ from timm.utils import ParseKwargs
 from timm.utils.distributed import init_distributed_device_so
 from torch import distributed
 
+import scat_zoo_cli
+
 from . import __version__
 from .train import filters, job, metrics, predict, study
 from .train.augment import NAMES as AUGMENTATIONS
-from .train.choices import VALIDATED
+from .train.choices import HELD_OUT, VALIDATED
+from .train.job import Job
 from .train.loop import Training
 from .train.recipes import RECIPES
 from .train.run_folder import write_json
@@ -51,117 +54,150 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='scat-zoo', description='Learnable wavelet scattering models.')
-    parser.add_argument('--version', action='version', version=__version__)
-    commands = parser.add_subparsers(required=True, metavar='COMMAND')
-
-    train = commands.add_parser(
-        'train', help='train a model on images', formatter_class=_Defaults,
-        description='Train a model on images, test it, and write a checkpoint, the figures, a log and a picture of the '
-                    'filters. What is not asked for follows from the images, and is printed with the reason: size, '
-                    'features, classifier, and whether gradients train classifier and filters, which they do if '
-                    'validation says that it helps. Ctrl-C stops after the running step, --resume goes on from there.')
-    train.set_defaults(command=_train, parser=train)
-    train.add_argument('--recipe', help='run a recipe behind the tables of results, all its models and seeds, on its '
-                                        f'own data or on --data FOLDER: {", ".join(RECIPES)}')
-    train.add_argument('--select', action='store_true',
-                       help='of a recipe: hold training images out, validate on them, and read no test image')
-    train.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='of a recipe: which models (default: all)')
-    train.add_argument('--jobs', type=_positive, default=1 if torch.cuda.is_available() else os.cpu_count(),
-                       help='of a recipe: models trained at a time')
-    train.add_argument('--model', default='scat_linear', help='name of a registered model')
-    train.add_argument('--learnable', action=argparse.BooleanOptionalAction,
-                       help='learn the filters, or keep them fixed (default: learn if validation says that it helps)')
-    train.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
-                       help='keywords for the model, such as J=3')
-    train.add_argument('--img-size', type=_size, metavar='S|HxW',
-                       help="image side, or height and width such as 48x80 (default: the data's own, about as "
-                            'many pixels as 64x64 of larger ones)')
-    train.add_argument('--from', dest='start', metavar='NAME.TAG|CHECKPOINT',
-                       help='start from weights that come with the package, or the folder of a checkpoint or a run')
-    train.add_argument('--in-chans', type=_positive, help="image channels (default: the data's own)")
-    train.add_argument('--data', default='sample', help="'sample' (built in), 'fashion-mnist', 'cifar10', or a folder "
-                                                        "with train and test images by class, or with images by class")
-    train.add_argument('--root', type=Path,
-                       help='folder of Fashion-MNIST, if not that of the Debian package, or of CIFAR-10')
-    train.add_argument('--test-fraction', type=_number, default=0.2,
-                       help='part of the images of a folder without a split to test on')
-    train.add_argument('--skip-broken', action='store_true', help='leave out images of a folder that cannot be read')
-    train.add_argument('--val-fraction', type=_number, help='part of the training images for validation (default: 0.1, '
-                                                            f'none of fewer than {10 * VALIDATED:,} images)')
-    train.add_argument('--class-weights', choices=('none', 'balanced'), default='none',
-                       help='balanced: images of rare classes weigh more, so that all classes weigh alike')
-    gradients = train.add_argument_group(
-        'training by gradients', 'Any of these asks for it, and keeps what it gives; their defaults follow from the '
-                                 'number of images. Without, it is kept only if validation says that it helps.')
-    gradients.add_argument('--augment', nargs='?', const='timm', choices=AUGMENTATIONS,
-                           help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
-    gradients.add_argument('--epochs', type=_positive)
-    gradients.add_argument('--batch-size', type=_positive)
-    gradients.add_argument('--opt', help="one of timm's optimisers (default: adamw)")
-    gradients.add_argument('--lr', type=_number, help='peak learning rate of all but the filters')
-    gradients.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
-    gradients.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
-    gradients.add_argument('--warmup-epochs', type=_natural, help='(default: 1)')
-    gradients.add_argument('--label-smoothing', type=_number)
-    gradients.add_argument('--lda', type=_natural, metavar='N',
-                           help='at the end, replace the classifier by linear discriminant analysis of the features in '
-                                'N passes over the (augmented) images')
-    gradients.add_argument('--lda-epochs', type=_natural, metavar='N',
-                           help='before that, train learned filters alone for N epochs, through such a classifier')
-    gradients.add_argument('--amp', action='store_true', default=None,
-                           help="compute in bfloat16 where torch's autocast does")
-    train.add_argument('--seed', type=int, default=0)
-    train.add_argument('--workers', type=_natural, default=0, help='processes that load images')
-    train.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    train.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
-    train.add_argument('--resume', action='store_true', help='continue the run in --output')
-
-    classify = commands.add_parser(
-        'predict', help='classify images with a checkpoint, or shipped weights',
-        description='Print the likeliest classes of each image. What cannot be read costs only itself: its error is '
-                    'printed, the others go on, and the exit code is 2.')
-    classify.set_defaults(command=_predict)
-    classify.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
-                          help="such as scat_linear.fashion_mnist, or the folder of a run or a checkpoint")
-    classify.add_argument('paths', type=Path, nargs='+', metavar='PATH',
-                          help='images, and folders, whose images are found in all folders within')
-    classify.add_argument('--topk', type=_positive, default=3, help='how many classes (default: 3)')
-    classify.add_argument('--csv', type=_file, metavar='FILE',
-                          help='write a table too: path, classes and probabilities from 0 to 1, error')
-    classify.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-
-    test = commands.add_parser('test', help='test a checkpoint, or weights that come with the package')
-    test.set_defaults(command=_test)
-    test.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
-    test.add_argument('--data', default='sample', help='as for train (default: sample)')
-    test.add_argument('--root', type=Path, help='as for train')
-    test.add_argument('--test-fraction', type=_number, default=0.2, help='as for train (default: 0.2)')
-    test.add_argument('--skip-broken', action='store_true', help='as for train')
-    test.add_argument('--json', type=_file, metavar='FILE', help='write the figures there too, as JSON')
-    test.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-
-    show = commands.add_parser(
-        'filters', help="draw a model's filters, and tell what they guarantee",
-        description='Draw the filters of a model, or of a checkpoint, in Fourier and in space, what training moved, '
-                    'and their Littlewood-Paley sum; print the numbers behind them and the frame bounds.')
-    show.set_defaults(command=_filters)
-    show.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='name of a registered model, or a checkpoint folder')
-    show.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
-                      help='keywords for a model, such as J=3')
-    show.add_argument('-o', '--output', type=Path, default=Path('filters.png'), metavar='PNG', help='the picture')
-
-    models = commands.add_parser('list', help='list the models of the zoo')
-    models.set_defaults(command=_list)
-
-    run = commands.add_parser(
-        'run', help='run a script, or an installed module, that finds the zoo registered',
-        description="Register the zoo, then run an unmodified script such as timm's train.py.")
-    run.set_defaults(command=_run)
-    run.add_argument('-m', dest='module', action='store_true', help='SCRIPT is the name of an installed module')
-    run.add_argument('script', metavar='SCRIPT')
-    run.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
+    parser, commands = scat_zoo_cli.parsers(__version__)
+    for name, add_options in OPTIONS.items():
+        add_options(commands[name])
     return parser
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = _Defaults
+    parser.description = (
+        'Train a model on images, test it, and write a checkpoint, the figures, a log and a picture of the '
+        'filters. What is not asked for follows from the images, and is printed with the reason: size, '
+        'features, classifier, and whether gradients train classifier and filters, which they do if '
+        'validation says that it helps. Ctrl-C stops after the running step, --resume goes on from there.')
+    parser.set_defaults(command=_train, parser=parser)
+    _add_recipe(parser)
+    _add_model(parser)
+    _add_data(parser)
+    _add_gradients(parser.add_argument_group(
+        'training by gradients', 'Any of these asks for it, and keeps what it gives; their defaults follow from the '
+                                 'number of images. Without, it is kept only if validation says that it helps.'))
+    parser.add_argument('--seed', type=int, default=Training.seed)
+    parser.add_argument('--workers', type=_natural, default=Training.workers, help='processes that load images')
+    _add_device(parser)
+    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
+    parser.add_argument('--resume', action='store_true', help='continue the run in --output')
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--recipe', help='run a recipe behind the tables of results, all its models and seeds, on its '
+                                         f'own data or on --data FOLDER: {", ".join(RECIPES)}')
+    parser.add_argument('--select', action='store_true',
+                        help='of a recipe: hold training images out, validate on them, and read no test image')
+    parser.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='of a recipe: which models (default: all)')
+    parser.add_argument('--jobs', type=_positive, default=1 if torch.cuda.is_available() else os.cpu_count(),
+                        help='of a recipe: models trained at a time')
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--model', default=Job.model, help='name of a registered model')
+    parser.add_argument('--learnable', action=argparse.BooleanOptionalAction,
+                        help='learn the filters, or keep them fixed (default: learn if validation says that it helps)')
+    _add_keywords(parser, 'the model')
+    parser.add_argument('--img-size', type=_size, metavar='S|HxW',
+                        help="image side, or height and width such as 48x80 (default: the data's own, about as "
+                             'many pixels as 64x64 of larger ones)')
+    parser.add_argument('--from', dest='start', metavar='NAME.TAG|CHECKPOINT',
+                        help='start from weights that come with the package, or the folder of a checkpoint or a run')
+    parser.add_argument('--in-chans', type=_positive, help="image channels (default: the data's own)")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--data', default=Job.data, help="'sample' (built in), 'fashion-mnist', 'cifar10', or a folder "
+                                                         'with train and test images by class, or with images by class')
+    parser.add_argument('--root', type=Path,
+                        help='folder of Fashion-MNIST, if not that of the Debian package, or of CIFAR-10')
+    parser.add_argument('--test-fraction', type=_number, default=Job.test_fraction,
+                        help='part of the images of a folder without a split to test on')
+    parser.add_argument('--skip-broken', action='store_true', help='leave out images of a folder that cannot be read')
+    parser.add_argument('--val-fraction', type=_number,
+                        help=f'part of the training images for validation (default: {HELD_OUT}, none of fewer than '
+                             f'{VALIDATED / HELD_OUT:,.0f} images)')
+    parser.add_argument('--class-weights', choices=('none', 'balanced'), default=Training.class_weights,
+                        help='balanced: images of rare classes weigh more, so that all classes weigh alike')
+
+
+def _add_gradients(group: argparse._ArgumentGroup) -> None:
+    group.add_argument('--augment', nargs='?', const='timm', choices=AUGMENTATIONS,
+                       help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
+    group.add_argument('--epochs', type=_positive)
+    group.add_argument('--batch-size', type=_positive)
+    group.add_argument('--opt', help=f"one of timm's optimisers (default: {Training.opt})")
+    group.add_argument('--lr', type=_number, help='peak learning rate of all but the filters')
+    group.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
+    group.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
+    group.add_argument('--warmup-epochs', type=_natural, help=f'(default: {Training.warmup_epochs})')
+    group.add_argument('--label-smoothing', type=_number)
+    group.add_argument('--lda', type=_natural, metavar='N',
+                       help='at the end, replace the classifier by linear discriminant analysis of the features in '
+                            'N passes over the (augmented) images')
+    group.add_argument('--lda-epochs', type=_natural, metavar='N',
+                       help='before that, train learned filters alone for N epochs, through such a classifier')
+    group.add_argument('--amp', action='store_true', default=None,
+                       help="compute in bfloat16 where torch's autocast does")
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = ('Print the likeliest classes of each image. What cannot be read costs only itself: its error '
+                          'is printed, the others go on, and the exit code is 2.')
+    parser.set_defaults(command=_predict)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='such as scat_linear.fashion_mnist, or the folder of a run or a checkpoint')
+    parser.add_argument('paths', type=Path, nargs='+', metavar='PATH',
+                        help='images, and folders, whose images are found in all folders within')
+    parser.add_argument('--topk', type=_positive, default=3, help='how many classes (default: 3)')
+    parser.add_argument('--csv', type=_file, metavar='FILE',
+                        help='write a table too: path, classes and probabilities from 0 to 1, error')
+    _add_device(parser)
+
+
+def _test_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_test)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
+    parser.add_argument('--data', default=Job.data, help=f'as for train (default: {Job.data})')
+    parser.add_argument('--root', type=Path, help='as for train')
+    parser.add_argument('--test-fraction', type=_number, default=Job.test_fraction,
+                        help=f'as for train (default: {Job.test_fraction})')
+    parser.add_argument('--skip-broken', action='store_true', help='as for train')
+    parser.add_argument('--json', type=_file, metavar='FILE', help='write the figures there too, as JSON')
+    _add_device(parser)
+
+
+def _filters_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = ('Draw the filters of a model, or of a checkpoint, in Fourier and in space, what training '
+                          'moved, and their Littlewood-Paley sum; print the numbers behind them and the frame bounds.')
+    parser.set_defaults(command=_filters)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='name of a registered model, or a checkpoint folder')
+    _add_keywords(parser, 'a model')
+    parser.add_argument('-o', '--output', type=Path, default=Path('filters.png'), metavar='PNG', help='the picture')
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list)
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Register the zoo, then run an unmodified script such as timm's train.py."
+    parser.set_defaults(command=_run)
+    parser.add_argument('-m', dest='module', action='store_true', help='SCRIPT is the name of an installed module')
+    parser.add_argument('script', metavar='SCRIPT')
+    parser.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
+
+
+OPTIONS = {'train': _train_options, 'predict': _predict_options, 'test': _test_options, 'filters': _filters_options,
+           'list': _list_options, 'run': _run_options}
+
+
+def _add_keywords(parser: argparse.ArgumentParser, whose: str) -> None:
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
+                        help=f'keywords for {whose}, such as J=3')
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -171,15 +207,13 @@ def _train(args: argparse.Namespace) -> None:
     for name in ('select', 'arms', 'jobs'):
         if getattr(args, name) != args.parser.get_default(name):
             raise ValueError(f'--{name} is an option of recipes: it needs --recipe NAME')
-    training = {field.name: getattr(args, field.name) for field in dataclasses.fields(Training)}
-    kwargs = {} if args.in_chans is None else {'in_chans': args.in_chans}
-    if args.start and args.model != args.parser.get_default('model'):
+    if args.start and args.model != Job.model:
         raise ValueError(f'{args.start} tells its own model: leave --model out')
-    asked = job.Job(
-        args.output or Path('runs') / (Path(args.start).name if args.start else args.model), args.model, args.learnable,
-        kwargs | args.model_kwargs, args.start, args.data, args.root, args.val_fraction, args.test_fraction,
-        args.skip_broken, args.img_size, {key: value for key, value in training.items() if value is not None},
-        args.resume)
+    kwargs = {} if args.in_chans is None else {'in_chans': args.in_chans}
+    asked = Job(**{
+        **_fields(Job, args), 'model_kwargs': kwargs | args.model_kwargs,
+        'output': args.output or Path('runs') / (Path(args.start).name if args.start else args.model),
+        'training': {key: value for key, value in _fields(Training, args).items() if value is not None}})
     device = torch.device(init_distributed_device_so(device=str(args.device))['device'])
     try:
         job.train(asked, device)
@@ -188,12 +222,17 @@ def _train(args: argparse.Namespace) -> None:
             distributed.destroy_process_group()
 
 
+def _fields(of: type, args: argparse.Namespace) -> Dict[str, Any]:
+    """What the options say of the fields of this dataclass."""
+    return {field.name: getattr(args, field.name) for field in dataclasses.fields(of) if hasattr(args, field.name)}
+
+
 def _train_recipe(args: argparse.Namespace) -> None:
     own = {'recipe', 'select', 'arms', 'jobs', 'data', 'root', 'output', 'resume', 'device', 'command', 'parser'}
     for name, value in vars(args).items():
         if name not in own and value != args.parser.get_default(name):
             raise ValueError(f'--{name.replace("_", "-")} has no effect on a recipe: copy it into your own command')
-    data = None if args.data == args.parser.get_default('data') else args.data
+    data = None if args.data == Job.data else args.data
     study.run(args.recipe, data, args.root, args.output or Path('runs') / args.recipe, args.select, args.arms,
               args.jobs, args.resume, args.device)
 
@@ -216,7 +255,7 @@ def _filters(args: argparse.Namespace) -> None:
 def _list(args: argparse.Namespace) -> None:
     print(f'{"model":16}{"parameters":>12}{"of filters":>12}  {"input":14}{"strides":18}weights')
     for name in timm.list_models('scat_*'):
-        fixed = timm.create_model(name, device='meta')
+        fixed: Any = timm.create_model(name, device='meta')
         learned = timm.create_model(name, device='meta', learnable=True)
         cfg = fixed.pretrained_cfg
         strides = ', '.join(str(level['reduction']) for level in fixed.feature_info)
@@ -250,7 +289,7 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 class _Keywords(ParseKwargs):
     """timm's action for KEY=VALUE, which fails where the sign is missing."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: List[str],
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: Optional[str] = None) -> None:
         for value in values:
             if '=' not in value:

@@ -15,6 +15,7 @@ import timm
 from PIL import Image
 from safetensors.numpy import load_file
 
+import scat_zoo_cli
 from scat_zoo import cli
 from scat_zoo.train import checkpoint, data
 
@@ -241,7 +242,7 @@ def test_fixed_filters_and_a_folder_of_images(tmp_path):
 
 MISTAKES = {
     'unknown model': (['--model', 'scat_nothing'], "unknown model 'scat_nothing'; the zoo has scat_linear"),
-    'unknown keyword': (['--model-kwargs', 'nonsense=1'], "unexpected keyword argument 'nonsense'"),
+    'unknown keyword': (['--model-kwargs', 'nonsense=1'], 'ScatLinear has no keyword nonsense; known: num_classes'),
     'J too large': (['--model-kwargs', 'J=5'], 'J=5 needs images of at least 32 pixels'),
     'channels': (['--in-chans', '4'], 'image files give 1 or 3 channels, the model takes 4'),
     'no data': (['--data', 'nowhere'], "no data set 'nowhere'"),
@@ -397,6 +398,37 @@ def test_weights_that_are_not_finite_end_in_one_sentence(command, tmp_path, caps
     assert err.endswith('its weights are not finite, first head.fc.bias\n')
     assert len(err.splitlines()) == 1
     assert not out
+
+
+def imported(code):
+    """The modules that are there after this code, in a process of its own."""
+    done = subprocess.run([sys.executable, '-c', f'import sys\n{code}\nprint(*sys.modules, file=sys.stderr)'],
+                          stderr=subprocess.PIPE, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize('args', [['--help'], ['--version'], ['nonsense'], []])
+def test_help_needs_no_torch(args, capsys):
+    """And is that of the whole command line."""
+    modules = imported(f"""
+import contextlib, scat_zoo_cli
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None):
+    scat_zoo_cli.main({args})
+""")
+    assert 'scat_zoo_cli' in modules
+    assert not modules & {'torch', 'timm', 'numpy', 'scat_zoo'}
+    told = []
+    for main in (scat_zoo_cli.main, cli.main):
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        told.append((stop.value.code, *capsys.readouterr()))
+    assert told[0] == told[1]
+
+
+def test_imports_are_not_slow():
+    """The package imports nothing that timm does not, and its command line what is heavy when it is used."""
+    assert {name.partition('.')[0] for name in imported('import scat_zoo') - imported('import timm')} == {'scat_zoo'}
+    assert not imported('import scat_zoo.cli') & {'scipy', 'sklearn', 'matplotlib', 'pandas'}
 
 
 def test_version(capsys):

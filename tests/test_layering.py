@@ -1,4 +1,4 @@
-"""Imports point one way, scattering -> models -> train -> cli, and the mathematics knows no zoo.
+"""Imports point one way, scattering -> models -> train -> cli -> tools, and the mathematics knows no zoo.
 
 Read off the syntax tree: importing any submodule registers the zoo, and so imports everything.
 """
@@ -10,10 +10,11 @@ import pytest
 import scat_zoo
 
 ROOT = Path(scat_zoo.__file__).parent
+COMMAND = {'scat_zoo.cli', 'scat_zoo_cli'}
 FORBIDDEN = {
-    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', 'scat_zoo.cli'},
-    'models': {'scat_zoo.train', 'scat_zoo.cli'},
-    'train': {'scat_zoo.cli'},
+    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', *COMMAND},
+    'models': {'scat_zoo.train', *COMMAND},
+    'train': COMMAND,
 }
 
 
@@ -39,6 +40,10 @@ def test_layers(layer):
     assert files
     for file in files:
         assert not violations(file.read_text(), f'scat_zoo.{layer}', FORBIDDEN[layer]), file
+
+
+def test_the_package_knows_no_tools():
+    assert not [file for file in ROOT.rglob('*.py') if violations(file.read_text(), 'scat_zoo', {'tools', 'tests'})]
 
 
 @pytest.mark.parametrize('line', [

@@ -21,7 +21,7 @@ class RotateZoom:
         turn = transforms.RandomAffine.get_params((-180., 180.), None, (0.8, 1.25), None, [1, 1])
         if isinstance(wide, Tensor):            # torchvision has no bicubic rotation of these, Pillow has
             channels = [_affine(functional.to_pil_image(channel, 'F'), turn) for channel in wide]
-            turned = torch.cat([functional.pil_to_tensor(channel) for channel in channels])
+            turned: Picture = torch.cat([functional.pil_to_tensor(channel) for channel in channels])
         else:
             turned = _affine(wide, turn)
         return functional.center_crop(turned, [height, width])
@@ -66,7 +66,7 @@ def train_transform(model: nn.Module, name: str) -> Callable[[Picture], Tensor]:
     if name == 'timm':
         # Brightness and hue are those of grey or colour.
         jitter = 0.4 if config['input_size'][0] in (1, 3) else None
-        return create_transform(**config, is_training=True, color_jitter=jitter)
+        return create_transform(**config, is_training=True, color_jitter=jitter)  # type: ignore[arg-type]
     on_image, on_tensor = AUGMENTATIONS[name]()
     return transforms.Compose([*on_image, *eval_transform(model).transforms, *on_tensor])
 

@@ -12,10 +12,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from ..models import shipped
+from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 
 
-def save(model: nn.Module, folder: Path, label_names: Sequence[str] = (),
+def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
          value_range: Optional[Tuple[float, float]] = None) -> None:
     """Write weights and the config that rebuilds the model; `timm.create_model('local-dir:FOLDER', pretrained=True)`
     reads them back, to the same bits. A checkpoint that is there already is replaced once the new one is complete.
@@ -33,7 +34,7 @@ def save(model: nn.Module, folder: Path, label_names: Sequence[str] = (),
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as scratch:
         new = Path(scratch) / 'new'
-        save_for_hf(model, new, model_config={'label_names': list(label_names)}, safe_serialization=True)
+        save_for_hf(model, str(new), model_config={'label_names': list(label_names)}, safe_serialization=True)
         _amend(new / 'config.json', model.scattering, value_range)
         if folder.exists():
             os.replace(folder, Path(scratch) / 'old')
@@ -46,12 +47,8 @@ def _amend(config: Path, scattering: ScatteringStem, value_range: Optional[Tuple
     # timm writes the number of classes twice; in model_args it collides with transformers' own argument.
     args.pop('num_classes', None)
     # The state of the filters now: `set_learnable` may have changed the one that the model was created with.
-    state = {'parametrization': scattering.parametrization, 'nonexpansive': scattering.nonexpansive,
-             'frozen_filters': bool(scattering.state_dict()) and not scattering.learnable}
-    defaults = {'parametrization': 'pixelwise', 'nonexpansive': False, 'frozen_filters': False}
-    args['learnable'] = scattering.learnable
-    args.update({key: value for key, value in state.items() if key in args or value != defaults[key]})
-    content['pretrained_cfg']['fixed_input_size'] = scattering.fixed_input_size
+    args.update({key: value for key, value in scattering.state_keywords().items()
+                 if key in args or key == 'learnable' or value not in (False, 'pixelwise')})
     if value_range is not None:
         content['value_range'] = value_range                    # beside timm's own entries, of which it reads no other
     config.write_text(json.dumps(content, indent=2))
@@ -112,7 +109,7 @@ def _checked_range(found: Any, what: str) -> Tuple[float, float]:
     return float(numbers[0]), float(numbers[1])
 
 
-def open_model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
+def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
     """The model of a checkpoint or run's folder, or the registered one of this name, with its weights if the name has a
     tag.
 
@@ -129,6 +126,6 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> nn.Module:
     else:
         raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
                          f'{", ".join(timm.list_models("scat_*"))}')
-    if not isinstance(getattr(model, 'scattering', None), ScatteringStem):
+    if not isinstance(model, ScatteringModel):
         raise ValueError(f'{name} has no scattering filters')
     return model

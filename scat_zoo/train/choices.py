@@ -75,8 +75,8 @@ def training(asked: Dict[str, Any], count: int, linear: bool) -> Training:
     many = count > 20_000
     chosen = {
         'batch_size': batch_size, 'epochs': max(5, round((20 if linear else 50) * math.sqrt(count) / updates)),
-        'weight_decay': 0.5 if many and linear else 0.05,
-        'label_smoothing': 0.1 if many else 0.2,
+        'weight_decay': 0.5 if many and linear else Training.weight_decay,
+        'label_smoothing': 0.1 if many else Training.label_smoothing,
         'augment': 'none' if linear else 'shift'}
     return Training(**{**chosen, **asked})
 
@@ -92,8 +92,8 @@ def rate(started: bool, fitted_features: Optional[int]) -> float:
         fitted_features: how many features a fitted classifier has on norms alone, None without one.
     """
     if fitted_features is not None:
-        return min(1e-3, 1 / fitted_features)
-    return 2e-4 if started else 1e-3
+        return min(Training.lr, 1 / fitted_features)
+    return 2e-4 if started else Training.lr
 
 
 def told(training: Training, count: int) -> str:

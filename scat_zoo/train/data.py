@@ -3,7 +3,7 @@ import gzip
 import math
 import struct
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, FashionMNIST, VisionDataset
 
 from . import folders
-from .images import prepare, shown, with_channels  # noqa: F401  (tests know it here)
+from .images import prepare, shown
 from .scan import Found, look
 
 SAMPLE = Path(__file__).parent / 'sample'
@@ -35,9 +35,9 @@ class Data(NamedTuple):
         notes: what was found in a folder and done with it, a line each.
         fingerprint: equal for the same data, wherever they lie.
     """
-    train: Dataset
-    val: Optional[Dataset]
-    test: Dataset
+    train: 'Images'
+    val: Optional['Images']
+    test: 'Images'
     classes: Tuple[str, ...]
     input_size: Tuple[int, int, int]
     mean: Tuple[float, ...]
@@ -116,21 +116,16 @@ def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed
         raise ValueError(f'the validation fraction must be at least 0 and less than 1, got {val_fraction}')
     if not 0 < test_fraction < 1:
         raise ValueError(f'the test fraction must be more than 0 and less than 1, got {test_fraction}')
-    if name == 'sample':
-        train, test = IdxImages(SAMPLE, 'train'), IdxImages(SAMPLE, 't10k')
-    elif name == 'fashion-mnist':
-        train, test = _fashion_mnist(root)
-    elif name == 'cifar10':
-        train, test = _cifar10(root)
-        train, val = split(train, val_fraction, seed)
-        return Data(train, val, test, tuple(test.classes), (3, 32, 32), CIFAR_MEAN, CIFAR_STD, fingerprint=name)
-    else:
+    if name == 'cifar10':
+        return _cifar10(root, val_fraction, seed)
+    if name not in ('sample', 'fashion-mnist'):
         return _image_folder(Path(name), val_fraction, seed, test_fraction, skip_broken, scan)
+    train, test = _fashion_mnist(SAMPLE if name == 'sample' else root)
     train, val = split(train, val_fraction, seed)
     return Data(train, val, test, CLASSES, (1, 28, 28), (FASHION_MEAN,), (FASHION_STD,), fingerprint=name)
 
 
-def _fashion_mnist(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
+def _fashion_mnist(root: Optional[Path]) -> Tuple['Images', 'Images']:
     folder = Path(root or DEBIAN)
     if any(folder.glob('train-images-idx3-ubyte*')):
         return IdxImages(folder, 'train'), IdxImages(folder, 't10k')
@@ -141,13 +136,15 @@ def _fashion_mnist(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
     return _downloaded(FashionMNIST, root)
 
 
-def _cifar10(root: Optional[Path]) -> Tuple[Dataset, Dataset]:
+def _cifar10(root: Optional[Path], val_fraction: float, seed: int) -> Data:
     if root is None:
         raise FileNotFoundError('CIFAR-10 needs --root FOLDER, where it lies or torchvision downloads it to')
-    return _downloaded(CIFAR10, root)
+    whole, test = _downloaded(CIFAR10, root)
+    train, val = split(whole, val_fraction, seed)
+    return Data(train, val, test, tuple(test.classes), (3, 32, 32), CIFAR_MEAN, CIFAR_STD, fingerprint='cifar10')
 
 
-def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[Dataset, Dataset]:
+def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[VisionDataset, VisionDataset]:
     try:
         return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
     except (RuntimeError, OSError) as error:
@@ -179,12 +176,9 @@ def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: flo
     found = Found((3, 64, 64), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, None, ())
     if scan:
         parts, found = look(parts, skip_broken)
-    if len(parts) == 3:
-        train, val = parts['train'], parts['val']
-    else:
-        train, val = split(parts['train'], val_fraction, seed)
-        if val is not None:
-            notes.append(f'{len(val):,} of {len(parts["train"]):,} training images are held out for validation')
+    train, val = (parts['train'], parts['val']) if len(parts) == 3 else split(parts['train'], val_fraction, seed)
+    if val is not None and len(parts) < 3:
+        notes.append(f'{len(val):,} of {len(parts["train"]):,} training images are held out for validation')
     return Data(train, val, parts[list(parts)[1]], parts['train'].classes, *found[:4],
                 notes=(*found.notes, *notes), fingerprint=fingerprint)
 
@@ -221,7 +215,7 @@ class Prepared(Dataset):
         ValueError: in one sentence, if the first picture has other channels, or values of a range that is not known.
     """
 
-    def __init__(self, dataset: Dataset, channels: int, transform: Callable[[Union[Image.Image, Tensor]], Tensor],
+    def __init__(self, dataset: 'Images', channels: int, transform: Callable[[Union[Image.Image, Tensor]], Tensor],
                  value_range: Optional[Tuple[float, float]] = None) -> None:
         self.dataset, self.channels, self.transform, self.value_range = dataset, channels, transform, value_range
         if len(dataset):
@@ -242,7 +236,7 @@ class Prepared(Dataset):
             raise ValueError(f'{_name(self.dataset, i)}: {error}') from error
 
 
-def _name(dataset: Dataset, i: int) -> str:
+def _name(dataset: Any, i: int) -> str:
     """The file of an image, or its number."""
     while isinstance(dataset, torch.utils.data.Subset):
         dataset, i = dataset.dataset, dataset.indices[i]
@@ -252,13 +246,16 @@ def _name(dataset: Dataset, i: int) -> str:
 class Subset(torch.utils.data.Subset):
     """Some images of a data set, with their class indices as `targets`."""
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: 'Images', indices: Sequence[int]) -> None:
         super().__init__(dataset, indices)
-        self.targets = np.asarray(dataset.targets)[indices].tolist()
+        self.targets: List[int] = np.asarray(dataset.targets)[indices].tolist()
         self.classes = getattr(dataset, 'classes', ())
 
 
-def split(dataset: Dataset, fraction: float, seed: int) -> Tuple[Dataset, Optional[Dataset]]:
+Images = Union[IdxImages, folders.ImageFiles, VisionDataset, Subset]       # pictures with `targets`, their classes
+
+
+def split(dataset: Images, fraction: float, seed: int) -> Tuple[Images, Optional[Images]]:
     """Take this fraction of each class out, by a seeded permutation: (the rest, the taken), each of at least one image.
 
     Of fraction 0, (all, None).
@@ -293,13 +290,13 @@ def _hold_out(targets: np.ndarray, fraction: float, seed: int) -> Tuple[List[int
     return np.setdiff1d(np.arange(len(targets)), taken).tolist(), sorted(taken)
 
 
-def _class(dataset: Dataset, c: int) -> Union[str, int]:
+def _class(dataset: Images, c: int) -> Union[str, int]:
     """The name of a class, or its number."""
     classes = getattr(dataset, 'classes', ())
     return classes[c] if classes else c
 
 
-def few(dataset: Dataset, per_class: int, seed: int) -> Subset:
+def few(dataset: Images, per_class: int, seed: int) -> Subset:
     """The first `per_class` images of each class after a seeded permutation, the same one for classes of one size.
 
     This is the protocol of Gauthier et al. (Parametric Scattering Networks, CVPR 2022, and its public code).

@@ -2,17 +2,18 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from ..models.model import ScatteringModel
 from . import loop
+from .data import Prepared
 from .distributed import gathered, rank, world_size
 from .loop import Training
 
@@ -22,7 +23,7 @@ IMAGES_FOR_THE_SCALE = 1000
 MOST_FEATURES = 16_000              # 2 GB of covariance, in float64; scikit-learn keeps about three such matrices
 
 
-def check(training: Training, model: nn.Module) -> None:
+def check(training: Training, model: ScatteringModel) -> None:
     """Refuse to begin without scikit-learn where it is needed, with epochs that nothing would end, or with so many
     features that their covariance would not fit into memory.
 
@@ -41,8 +42,8 @@ def check(training: Training, model: nn.Module) -> None:
                          f'{8e-9 * features ** 2:.0f} GB: take at most {MOST_FEATURES:,}, with global_pool=avg perhaps')
 
 
-def finish(model: nn.Module, images: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
-           state_file: Path, title: str, line: int = 0) -> List[Dict[str, float]]:
+def finish(model: ScatteringModel, images: Prepared, val: Optional[Prepared], training: Training,
+           device: torch.device, state_file: Path, title: str, line: int = 0) -> List[Dict[str, float]]:
     """What `training` asks for after its ordinary epochs: train learned filters through such a classifier, then fit it.
 
     Before each of these epochs the classifier is fitted anew, and stays as it is within the epoch, and so do the norms:
@@ -63,7 +64,7 @@ def finish(model: nn.Module, images: Dataset, val: Optional[Dataset], training: 
 
 
 @torch.no_grad()
-def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device) -> None:
+def fit(model: ScatteringModel, images: Prepared, passes: int, device: torch.device) -> None:
     """Give the linear classifier of `model` the weights of linear discriminant analysis of these images' features.
 
     The covariance within the classes is shrunk (Ledoit and Wolf, A well-conditioned estimator for large-dimensional
@@ -79,6 +80,7 @@ def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device) ->
         images: prepared as for training: what is random in that differs from pass to pass.
         passes: over all images.
     """
+    from scipy.optimize import minimize_scalar
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     model.eval()
@@ -102,7 +104,8 @@ def fit(model: nn.Module, images: Dataset, passes: int, device: torch.device) ->
     classifier.bias.copy_(bias * np.exp(log_scale))
 
 
-def _features(model: nn.Module, images: Dataset, device: torch.device, batch_size: int = 256) -> Tuple[Tensor, Tensor]:
+def _features(model: ScatteringModel, images: Union[Prepared, Subset], device: torch.device,
+              batch_size: int = 256) -> Tuple[Tensor, Tensor]:
     """What the classifier gets, and the targets, of all images; each process computes a part."""
     part = Subset(images, range(rank(), len(images), world_size()))
     features, targets = [], []

@@ -4,7 +4,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def _loaded(image: Image.Image) -> Picture:
 def _open_tiff(file: Union[str, Path]) -> Picture:
     with open(file, 'rb') as stream:
         try:
-            image = Image.open(stream)
+            image: Any = Image.open(stream)                     # one with tags
         except UnidentifiedImageError:                          # of a kind that Pillow does not know
             return _open_tifffile(file)
         bits, bands = max(image.tag_v2.get(258, (1,))), len(image.getbands())
@@ -180,7 +180,7 @@ def _unpacked(file: Union[str, Path], swapped: bool) -> np.ndarray:
         return np.asarray(_loaded(image))
 
 
-def _swapped(tile: Tuple) -> Tuple:
+def _swapped(tile: Any) -> Any:
     """An entry of Pillow's list of what to decode, (decoder, box, offset, arguments), of bytes in the other order."""
     *where, args = tile
     name, *others = (args,) if isinstance(args, str) else args

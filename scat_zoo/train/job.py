@@ -16,18 +16,17 @@ import numpy as np
 import timm
 import torch
 from timm.optim import get_optimizer_info
-from timm.utils import random_seed
-from torch import nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 
+from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
 from . import augment, checkpoint, choices, discriminant, logistic, metrics
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
 from .images import check_channels
-from .loop import Training, fit, targets_of
-from .model import create, is_linear, own_side, start_from, unknown
+from .loop import Training, targets_of
+from .model import create, is_linear, own_side, prepared, start_from, train_one, unknown
 from .run_folder import check_folder, held, read_json, write_csv, write_json
 
 
@@ -64,11 +63,35 @@ class Job:
 @dataclass
 class Way:
     """One of the ways: its model, trained or to be trained, and what it reached."""
-    model: nn.Module
+    model: ScatteringModel
     training: Optional[Training]
     history: List[Dict[str, float]] = field(default_factory=list)
     right: Optional[np.ndarray] = None                              # by validation image
     figures: Dict[str, Any] = field(default_factory=dict)           # of the test images
+
+
+@dataclass
+class Plan:
+    """What is to be done, as images and what is asked for tell it.
+
+    Attributes:
+        data: the images as the models get them.
+        template: a model for them, which the probe fits, if there is one.
+        given: its keywords that are asked for, the image size aside.
+        candidates: keywords that the probe chooses between; none for the template's own.
+        names: of the ways.
+        training: of those by gradients, as far as no probe tells the rate.
+        asked: the way to keep, None for the best.
+        lines: what is told of all this, in order.
+    """
+    data: Data
+    template: ScatteringModel
+    given: Dict[str, Any]
+    candidates: List[Dict[str, Any]]
+    names: List[str]
+    training: Training
+    asked: Optional[str]
+    lines: List[Tuple[str, str]]
 
 
 def train(job: Job, device: torch.device) -> None:
@@ -79,36 +102,8 @@ def train(job: Job, device: torch.device) -> None:
         KeyboardInterrupt, FloatingPointError: as `loop.fit`.
     """
     _check(job)
-    seed = job.training.get('seed', 0)
-    data, lines = _data(job, seed)
-    given = {key: value for key, value in job.model_kwargs.items() if key != 'img_size'}
-    candidates: List[Dict[str, Any]] = []
-    # A model is built before anything is written: what it refuses, it refuses here.
-    if job.start:
-        template = start_from(job.start, data, seed)
-        data = data._replace(input_size=tuple(template.pretrained_cfg['input_size']))
-        lines.insert(-1, ('image size', '{} x {}: that of the weights to start from'.format(*data.input_size[1:])))
-    else:
-        if job.model == 'scat_linear' and not given.get('head_hidden_size'):
-            candidates = choices.features(data.input_size[1:], given)
-        first = candidates[0] if candidates else given
-        template = create(job.model, {**first, 'learnable': bool(job.learnable)}, data, seed)
-    probed = bool(job.start or candidates)
-    options = {key for key in job.training if key not in ('seed', 'workers', 'class_weights')}
-    learned = job.learnable
-    if learned is None:
-        learned = data.val is not None and len(data.val) >= choices.VALIDATED
-    training = choices.training(job.training, len(data.train), probed and is_linear(template))
-    discriminant.check(training, template)
-    names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
-    asked = ('learned' if learned else 'fixed') if options or job.learnable else None
-    if learned and importlib.util.find_spec('matplotlib') is None:
-        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra train')
-    settings = {'model': job.model, 'start': job.start, 'learnable': job.learnable, 'model_kwargs': job.model_kwargs,
-                'data': job.data, 'root': str(job.root), 'fingerprint': data.fingerprint,
-                'input_size': data.input_size, 'val_fraction': job.val_fraction, 'test_fraction': job.test_fraction,
-                'training': {**asdict(training), 'lr': job.training.get('lr')} if names != ['probe'] else None,
-                'ways': names, 'class_weights': training.class_weights, 'seed': seed, 'processes': world_size()}
+    plan = _plan(job)                       # builds a model: what that refuses, it refuses before anything is written
+    settings, data = _settings(job, plan), plan.data
     if rank() == 0:
         check_folder(job.output, settings, job.resume)
     with held(job.output):
@@ -117,19 +112,18 @@ def train(job: Job, device: torch.device) -> None:
             print(f'{job.start or job.model} on {job.data}: {len(data.train):,} training, {len(data.val or ()):,} '
                   f'validation and {len(data.test):,} test images of {len(data.classes)} classes; writing to '
                   f'{job.output}')
-            lines.append(('filters', _why_filters(job, learned, data, template.scattering)))
-            for what, line in lines:
+            for what, line in plan.lines:
                 _say(what, line)
         wait()
-        ways = _ways(job, names, template, candidates, given, data, training, device)
-        start = copy.deepcopy(ways['learned'].model.scattering) if learned else None
-        for name in names:
+        ways = _ways(job, plan, device)
+        start = copy.deepcopy(ways['learned'].model.scattering) if 'learned' in ways else None
+        for name in ways:
             _train(job, name, ways, data, device)
-        kept = asked or _best(ways)
+        kept = plan.asked or _best(ways)
         if kept == 'probe' and data.val is not None:
-            _fit_on_all(ways['probe'].model, job, data, training, device)
-        _finish(job, ways, kept, 'as asked for' if asked else 'by validation' if data.val is not None else '', data,
-                start, device)
+            _fit_on_all(ways['probe'].model, job, plan, device)
+        why = 'as asked for' if plan.asked else 'by validation' if data.val is not None else ''
+        _finish(job, ways, kept, why, data, start, device)
 
 
 def _check(job: Job) -> None:
@@ -148,16 +142,59 @@ def _check(job: Job) -> None:
         raise ValueError(f'label smoothing goes from 0 to 1, got {job.training["label_smoothing"]}')
     if Path(job.data).is_dir() and Path(job.data).resolve() in (job.output / 'x').resolve().parents:
         raise ValueError(f'{job.output} lies among the images in {job.data}: choose another --output')
-    get_optimizer_info(job.training.get('opt') or Training(1).opt)
-    augment.check(job.training.get('augment') or 'none')
+    get_optimizer_info(job.training.get('opt') or Training.opt)
+    augment.check(job.training.get('augment') or Training.augment)
 
 
-def _data(job: Job, seed: int) -> Tuple[Data, List[Tuple[str, str]]]:
+def _plan(job: Job) -> Plan:
+    data, lines = _data(job)
+    given = {key: value for key, value in job.model_kwargs.items() if key != 'img_size'}
+    candidates: List[Dict[str, Any]] = []
+    if job.start:
+        template = start_from(job.start, data, _seed(job))
+        data = data._replace(input_size=tuple(template.pretrained_cfg['input_size']))
+        lines.insert(-1, ('image size', '{} x {}: that of the weights to start from'.format(*data.input_size[1:])))
+    else:
+        if job.model == 'scat_linear' and not given.get('head_hidden_size'):
+            candidates = choices.features(data.input_size[1:], given)
+        first = candidates[0] if candidates else given
+        template = create(job.model, {**first, 'learnable': bool(job.learnable)}, data, _seed(job))
+    probed = bool(job.start or candidates)
+    options = job.training.keys() - {'seed', 'workers', 'class_weights'}
+    learned = job.learnable
+    if learned is None:
+        learned = data.val is not None and len(data.val) >= choices.VALIDATED
+    training = choices.training(job.training, len(data.train), probed and is_linear(template))
+    discriminant.check(training, template)
+    names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
+    asked = ('learned' if learned else 'fixed') if options or job.learnable else None
+    if learned and importlib.util.find_spec('matplotlib') is None:
+        raise ValueError('the picture of the filters needs matplotlib: install it, or scat_zoo with the extra train')
+    lines.append(('filters', _why_filters(job, learned, data, template.scattering)))
+    return Plan(data, template, given, candidates, names, training, asked, lines)
+
+
+def _settings(job: Job, plan: Plan) -> Dict[str, Any]:
+    """What a run must have been begun with to go on."""
+    training = {**asdict(plan.training), 'lr': job.training.get('lr')} if plan.names != ['probe'] else None
+    return {'model': job.model, 'start': job.start, 'learnable': job.learnable, 'model_kwargs': job.model_kwargs,
+            'data': job.data, 'root': str(job.root), 'fingerprint': plan.data.fingerprint,
+            'input_size': plan.data.input_size, 'val_fraction': job.val_fraction, 'test_fraction': job.test_fraction,
+            'training': training, 'ways': plan.names, 'class_weights': plan.training.class_weights,
+            'seed': _seed(job), 'processes': world_size()}
+
+
+def _seed(job: Job) -> int:
+    return job.training.get('seed', Training.seed)
+
+
+def _data(job: Job) -> Tuple[Data, List[Tuple[str, str]]]:
     """The images as the model gets them, and a line on each choice."""
-    data = load(job.data, job.root, job.val_fraction or 0., seed, job.test_fraction, job.skip_broken)
+    data = load(job.data, job.root, job.val_fraction or 0., _seed(job), job.test_fraction, job.skip_broken)
     if data.val is None and job.val_fraction is None:
         fraction, line = choices.held_out(targets_of(data.train))
-        data = data._replace(**dict(zip(('train', 'val'), split(data.train, fraction, seed))))
+        train, val = split(data.train, fraction, _seed(job))
+        data = data._replace(train=train, val=val)
     else:
         line = 'none held out' if data.val is None else f'{len(data.val):,} images'
     own = data.input_size[1:]
@@ -186,48 +223,41 @@ def _why_filters(job: Job, learned: bool, data: Data, scattering: ScatteringStem
             'anyway')
 
 
-def _prepared(images: Dataset, model: nn.Module, data: Data, augmentation: Optional[str] = None) -> Prepared:
-    transform = augment.eval_transform(model) if augmentation is None else augment.train_transform(model, augmentation)
-    return Prepared(images, model.in_chans, transform, data.value_range)
-
-
-def _ways(job: Job, names: List[str], template: nn.Module, candidates: List[Dict[str, Any]], given: Dict[str, Any],
-          data: Data, training: Training, device: torch.device) -> Dict[str, Way]:
+def _ways(job: Job, plan: Plan, device: torch.device) -> Dict[str, Way]:
     """The models to train, in order. Those that are trained by gradients begin where the probe ends."""
-    if 'probe' in names:
-        template = _probe(job, template, candidates, data, training, device)
+    probed, training = 'probe' in plan.names, plan.training
+    template = _probe(job, plan, device) if probed else plan.template
     if 'lr' not in job.training:
-        fitted = template.get_classifier().in_features if 'probe' in names and is_linear(template) else None
+        fitted = template.get_classifier().in_features if probed and is_linear(template) else None
         training = replace(training, lr=choices.rate(bool(job.start), fitted))
-    if names != ['probe'] and rank() == 0:
-        _say('training', choices.told(training, len(data.train)))
+    if plan.names != ['probe'] and rank() == 0:
+        _say('training', choices.told(training, len(plan.data.train)))
     ways: Dict[str, Way] = {}
-    for name in names:
+    for name in plan.names:
         if name == 'probe':
             ways[name] = Way(template, None)
             continue
-        if 'probe' in names:
+        if probed:
             model = copy.deepcopy(template)
             model.scattering.set_learnable(name == 'learned')
         else:
-            model = create(job.model, {**given, 'learnable': name == 'learned'}, data, training.seed)
+            model = create(job.model, {**plan.given, 'learnable': name == 'learned'}, plan.data, training.seed)
         ways[name] = Way(model, training)
     return ways
 
 
-def _probe(job: Job, template: nn.Module, candidates: List[Dict[str, Any]], data: Data, training: Training,
-           device: torch.device) -> nn.Module:
+def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
     """The fitted model, which the first process fits and all read from its checkpoint, also when a run goes on."""
     folder, file = job.output / 'checkpoint-probe', job.output / 'probe.json'
-    balanced = training.class_weights == 'balanced'
+    data, candidates, balanced = plan.data, plan.candidates, plan.training.class_weights == 'balanced'
 
-    def build(kwargs: Dict[str, Any]) -> nn.Module:
+    def build(kwargs: Dict[str, Any]) -> ScatteringModel:
         if job.start:
-            return copy.deepcopy(template)
-        return create(job.model, {**kwargs, 'learnable': False}, data, training.seed)
+            return copy.deepcopy(plan.template)
+        return create(job.model, {**kwargs, 'learnable': False}, data, plan.training.seed)
 
     if rank() == 0 and not (folder.exists() and file.exists()):
-        x, y = logistic.stacked(_prepared(data.train, build(candidates[0] if candidates else {}), data))
+        x, y = logistic.stacked(prepared(data.train, build(candidates[0] if candidates else {}), data))
         choice = logistic.choose(candidates or [{}], build, x, y, balanced, device)
         model = build(choice.kwargs)
         logistic.fit(model, x, y, choice.C, balanced, device)
@@ -241,31 +271,26 @@ def _probe(job: Job, template: nn.Module, candidates: List[Dict[str, Any]], data
             f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
         _say('features', f'{told}: {how}')
         _say('classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
-    return checkpoint.load(folder)
+    return checkpoint.open_model(str(folder), {})
 
 
 def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.device) -> None:
     """Train one of the ways, if there is anything to train, and see what it says to the validation images."""
     way = ways[name]
-    model, training = way.model, way.training
-    val = None if data.val is None else _prepared(data.val, model, data)
-    if training is not None:
-        train_set = _prepared(data.train, model, data, training.augment)
-        title, of_filters = f'{name} filters', job.output / f'{name}-filters.state'
 
-        def log(history: List[Dict[str, float]]) -> None:
-            of_filters.unlink(missing_ok=True)          # what follows these epochs began where fewer of them ended
-            rows = [(other, epoch, entry['loss'], entry.get('val_accuracy'))
-                    for other, of in [(n, w.history) for n, w in ways.items() if n != name] + [(name, history)]
-                    for epoch, entry in enumerate(of, 1)]
-            write_csv(job.output / 'log.csv', ('filters', 'epoch', 'train_loss', 'val_accuracy'), rows)
+    def log(history: List[Dict[str, float]]) -> None:
+        rows = [(other, epoch, entry['loss'], entry.get('val_accuracy'))
+                for other, of in [(n, w.history) for n, w in ways.items() if n != name] + [(name, history)]
+                for epoch, entry in enumerate(of, 1)]
+        write_csv(job.output / 'log.csv', ('filters', 'epoch', 'train_loss', 'val_accuracy'), rows)
 
-        random_seed(training.seed, rank())
-        way.history = fit(model, train_set, val, training, device, job.output / f'{name}.state', title,
-                          after_epoch=log)
-        way.history += discriminant.finish(model, train_set, val, training, device, of_filters, title)
-    if val is not None:
-        targets, found = metrics.probabilities(model.to(device), val, device)
+    if way.training is not None:
+        states = job.output / f'{name}.state', job.output / f'{name}-filters.state'
+        way.history = train_one(way.model, data.train, data.val, data, way.training, device, states,
+                                f'{name} filters', after_epoch=log)
+    if data.val is not None:
+        val = prepared(data.val, way.model, data)
+        targets, found = metrics.probabilities(way.model.to(device), val, device)
         way.right = found.argmax(1) == targets
 
 
@@ -278,12 +303,13 @@ def _best(ways: Dict[str, Way]) -> str:
     return kept
 
 
-def _fit_on_all(model: nn.Module, job: Job, data: Data, training: Training, device: torch.device) -> None:
+def _fit_on_all(model: ScatteringModel, job: Job, plan: Plan, device: torch.device) -> None:
     """Fit the probe once more, with the validation images too, now that they have decided."""
+    data, balanced = plan.data, plan.training.class_weights == 'balanced'
     if rank() == 0:
-        both = _prepared(ConcatDataset([data.train, data.val]), model, data)
+        both: Any = ConcatDataset([part for part in (data.train, data.val) if part is not None])
         C = read_json(job.output / 'probe.json')['C']
-        logistic.fit(model, *logistic.stacked(both), C, training.class_weights == 'balanced', device)
+        logistic.fit(model, *logistic.stacked(prepared(both, model, data)), C, balanced, device)
         checkpoint.save(model.cpu(), job.output / 'checkpoint', data.classes, data.value_range)
     wait()
     model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())
@@ -293,7 +319,7 @@ def _finish(job: Job, ways: Dict[str, Way], kept: str, why: str, data: Data, sta
             device: torch.device) -> None:
     """Test all, write checkpoints and figures, and print them."""
     for name, way in ways.items():
-        test = _prepared(data.test, way.model, data)
+        test = prepared(data.test, way.model, data)
         way.figures = metrics.summary(*metrics.probabilities(way.model.to(device), test, device), data.classes)
         if rank() == 0:
             other = job.output / f'checkpoint-{name}'
@@ -335,13 +361,13 @@ def _compare(results: Dict[str, Any], why: str, output: Path) -> None:
 
 def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
     """Norm of the change of all filters over the norm of all filters."""
-    a, b = (torch.cat([hat.cpu().double().flatten() for levels in (phi, *psi) for hat in levels])
-            for phi, psi in (before.filters(), after.filters()))
+    a, b = (torch.cat([hat.cpu().double().flatten() for levels in (*bank.phi, *bank.psi) for hat in levels])
+            for bank in (before.filters(), after.filters()))
     return ((b - a).norm() / a.norm()).item()
 
 
 def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device: torch.device,
-         test_fraction: float = 0.2, skip_broken: bool = False) -> Dict[str, Any]:         # noqa: PT028  (no pytest's)
+         test_fraction: float = Job.test_fraction, skip_broken: bool = False) -> Dict[str, Any]:         # noqa: PT028  (no pytest's)
     """The figures of `metrics.summary` for the test images of a data set; for the rest, see `data.load`.
 
     Raises:

@@ -4,15 +4,18 @@ From few images this beats gradient descent on the same classifier, which stops 
 It is the floor that training has to rise above.
 """
 import warnings
+from operator import attrgetter
 from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..models.model import ScatteringModel
+from .data import Prepared
 from .loop import targets_of
 
 # Inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak.
@@ -34,7 +37,7 @@ class Choice(NamedTuple):
     accuracy: Optional[float]
 
 
-def stacked(dataset: Dataset) -> Tuple[Tensor, Tensor]:
+def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
     """Prepared images (n, C, H, W) and classes (n), of as many as take MOST_BYTES, an even share of each class.
 
     The order is that of the data set, in which classes may come one after the other: batches of it are no fair draw.
@@ -45,8 +48,8 @@ def stacked(dataset: Dataset) -> Tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
-def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], nn.Module], x: Tensor, y: Tensor,
-           balanced: bool, device: torch.device) -> Choice:
+def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel], x: Tensor,
+           y: Tensor, balanced: bool, device: torch.device) -> Choice:
     """The keywords, among those of `candidates`, and C with the least log-loss in cross-validation on these images.
 
     The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
@@ -59,39 +62,47 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         balanced: whether classes weigh alike, and not images.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.model_selection import RepeatedStratifiedKFold
 
     if len(y) > ENOUGH:
         some = evenly(y, ENOUGH)
         x, y = x[some], y[some]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
+        often, splits = _folds(y)
+        if not splits:
+            return Choice(dict(candidates[0]), 1., None, None)
+        results: List[Choice] = []
+        with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
+                  leave=False) as bar:
+            for kwargs in candidates:
+                model = build(kwargs).to(device)
+                fit_norms(model, x, device)
+                found = reduced(features(model, x, device)[often])
+                losses, right = np.zeros((2, len(STRENGTHS)))
+                for train, test in splits:
+                    fold_loss, fold_right = _along_path(found, y[often].numpy(), train, test, balanced)
+                    losses, right = losses + fold_loss / len(splits), right + fold_right / len(splits)
+                    bar.update()
+                best = int(losses.argmin())
+                results.append(Choice(dict(kwargs), STRENGTHS[best], float(losses[best]), 100 * float(right[best])))
+    return min(results, key=attrgetter('loss'))
+
+
+def _folds(y: Tensor) -> Tuple[Tensor, List[Tuple[np.ndarray, np.ndarray]]]:
+    """Which images have others of their class, and of these, by fold, those to fit to and those to validate on; no
+    folds where the classes are too small."""
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
     counts = torch.bincount(y)
     often = counts[y] > 1
     folds = min(FOLDS, int(counts.max()))
     if len(y[often].unique()) < 2 or folds < 2:
-        return Choice(dict(candidates[0]), 1., None, None)
+        return often, []
     # Hundreds of classes take as many times longer, and are told apart by fewer folds.
     folds = min(folds, FOLDS if len(counts) <= MANY_CLASSES else 2)
-    results: List[Choice] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)
-        warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
-        splits = list(RepeatedStratifiedKFold(
-            n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0).split(y[often], y[often]))
-        bar = tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
-                   leave=False)
-        for kwargs in candidates:
-            model = build(kwargs).to(device)
-            fit_norms(model, x, device)
-            found = reduced(features(model, x, device)[often])
-            losses, right = np.zeros((2, len(STRENGTHS)))
-            for train, test in splits:
-                fold_loss, fold_right = _along_path(found, y[often].numpy(), train, test, balanced)
-                losses, right = losses + fold_loss / len(splits), right + fold_right / len(splits)
-                bar.update()
-            best = int(losses.argmin())
-            results.append(Choice(dict(kwargs), STRENGTHS[best], float(losses[best]), 100 * float(right[best])))
-        bar.close()
-    return min(results, key=lambda choice: choice.loss)
+    rounds = RepeatedStratifiedKFold(n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0)
+    return often, list(rounds.split(y[often], y[often]))
 
 
 def _along_path(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
@@ -123,7 +134,7 @@ def _few_threads(x: np.ndarray) -> ContextManager:
     return threadpool_limits(1 if x.nbytes < ALONE else None)
 
 
-def fit(model: nn.Module, x: Tensor, y: Tensor, C: float, balanced: bool, device: torch.device) -> None:
+def fit(model: ScatteringModel, x: Tensor, y: Tensor, C: float, balanced: bool, device: torch.device) -> None:
     """Give the norms the statistics of these images, and the classifier the weights of the regression on their
     features.
 
@@ -172,7 +183,7 @@ def fit_norms(model: nn.Module, x: Tensor, device: torch.device) -> None:
 
 
 @torch.inference_mode()
-def features(model: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+def features(model: ScatteringModel, x: Tensor, device: torch.device) -> Tensor:
     """What the classifier gets of images (n, C, H, W): (n, features), in float32 in main memory."""
     model.eval()
     return torch.cat([model.forward_head(model.forward_features(part.to(device)), pre_logits=True).float().cpu()

@@ -1,14 +1,13 @@
 """Training a classifier so that it can be stopped and resumed: `fit`, and `evaluate`."""
 import contextlib
 import copy
-import os
 import random
 import signal
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -17,11 +16,13 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, accuracy, distribute_bn
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm import tqdm
 
-from ..models.freezing import param_groups
+from ..models.model import param_groups
+from .data import Prepared
 from .distributed import gathered, parallel, rank, total, world_size
+from .run_folder import whole
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Training:
     workers: int = 0
 
 
-def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Training, device: torch.device,
+def fit(model: nn.Module, train: Prepared, val: Optional[Prepared], training: Training, device: torch.device,
         state_file: Path, title: str, line: int = 0, before_epoch: Optional[Callable[[], None]] = None,
         after_epoch: Optional[Callable[[List[Dict[str, float]]], None]] = None) -> List[Dict[str, float]]:
     """Train the model in place; return train loss and validation accuracy, if there is a validation set, by epoch.
@@ -75,81 +76,136 @@ def fit(model: nn.Module, train: Dataset, val: Optional[Dataset], training: Trai
         KeyboardInterrupt: after Ctrl-C, with the state saved.
         FloatingPointError: when the loss is not finite.
     """
-    model.to(device, memory_format=torch.channels_last)
-    batch_size = min(training.batch_size * world_size(), len(train))      # of all processes together
-    updates = len(train) // batch_size                  # of an epoch; the rest of its images are left out
-    groups = model if not hasattr(model, 'scattering') else param_groups(
-        model, training.lr, training.filter_lr, training.weight_decay)
-    optimizer = create_optimizer_v2(groups, opt=training.opt, lr=training.lr, weight_decay=training.weight_decay)
-    scheduler, _ = create_scheduler_v2(
-        optimizer, sched='cosine', num_epochs=training.epochs, warmup_epochs=training.warmup_epochs,
-        step_on_epochs=False, updates_per_epoch=updates)
-    history: List[Dict[str, float]] = []
-    done, loss_sum = 0, torch.zeros((), device=device)          # updates done; sum of the losses of this epoch
-    weights, threads = class_weights(train, training), None
-    weights = None if weights is None else weights.to(device)
-    if state_file.exists():
-        done, loss_sum, history, threads = _restore(state_file, model, optimizer, device)
-        scheduler.step_update(done)                             # there may be more epochs than before
-    if threads is None:
-        threads = helpful_threads(model, train, batch_size, device)
-
-    def save() -> None:
-        _save(state_file, model, optimizer, done=done, loss_sum=loss_sum, history=history, threads=threads)
-
-    trained = parallel(model, device)
-    with _threads(threads), _noticing_ctrl_c() as stopped, tqdm(
-            total=training.epochs * updates, initial=done, desc=title, unit='step', dynamic_ncols=True,
+    run = _Run(model, train, training, device, state_file)
+    with _threads(run.threads), _noticing_ctrl_c() as stopped, tqdm(
+            total=training.epochs * run.updates, initial=run.done, desc=title, unit='step', dynamic_ncols=True,
             disable=rank() > 0, position=line, leave=line == 0) as bar:
-        for epoch in range(len(history), training.epochs):
+        for epoch in range(len(run.history), training.epochs):
             bar.set_description(f'{title}, epoch {epoch + 1}/{training.epochs}')
-            if before_epoch is not None and done == epoch * updates:
+            if before_epoch is not None and run.done == epoch * run.updates:
                 before_epoch()
-            model.train()
-            for part in model.children():
-                if {p.requires_grad for p in part.parameters()} == {False}:
-                    part.eval()
-            for images, targets in _batches(train, batch_size, epoch, done - epoch * updates, training):
-                with torch.autocast(device.type, torch.bfloat16, enabled=training.amp):
-                    logits = trained(images.to(device)).float()
-                loss = F.cross_entropy(
-                    logits, targets.to(device), weight=weights, label_smoothing=training.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                done += 1
-                scheduler.step_update(done)
-                loss_sum += loss.detach()
-                bar.update()
-                # Several processes ask one another; that takes time, so not at every step.
-                if (world_size() == 1 or done % 10 == 0) and _all_stop(stopped(), device):
-                    save()
-                    raise KeyboardInterrupt
-            mean_loss = total(loss_sum).item() / world_size() / updates
-            if not np.isfinite(mean_loss):
-                raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
-            if world_size() > 1:
-                distribute_bn(model, world_size(), reduce=True)
-            history.append({'loss': mean_loss})
-            if val is not None:
-                history[-1]['val_accuracy'] = evaluate(model, val, device)
-            bar.set_postfix(history[-1])
-            loss_sum.zero_()
-            save()
+            run.train(train, epoch, bar, stopped)
+            run.end(epoch, val)
+            bar.set_postfix(run.history[-1])
             if after_epoch is not None and rank() == 0:
-                after_epoch(history)
+                after_epoch(run.history)
             if _all_stop(stopped(), device):            # Ctrl-C came in the validation
                 raise KeyboardInterrupt
     model.to(memory_format=torch.contiguous_format)             # as safetensors want it
-    return history
+    return run.history
+
+
+class _Run:
+    """A training that is under way: what it needs, how far it has come, and the file that tells it."""
+
+    def __init__(self, model: nn.Module, train: Prepared, training: Training, device: torch.device, file: Path) -> None:
+        self.model, self.training, self.device, self.file = model, training, device, file
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_size = min(training.batch_size * world_size(), len(train))   # of all processes together
+        self.updates = len(train) // self.batch_size    # of an epoch; the rest of its images are left out
+        groups = model if not hasattr(model, 'scattering') else param_groups(
+            model, training.lr, training.filter_lr, training.weight_decay)
+        self.optimizer = create_optimizer_v2(
+            groups, opt=training.opt, lr=training.lr, weight_decay=training.weight_decay)
+        self.scheduler, _ = create_scheduler_v2(
+            self.optimizer, sched='cosine', num_epochs=training.epochs, warmup_epochs=training.warmup_epochs,
+            step_on_epochs=False, updates_per_epoch=self.updates)
+        weights = class_weights(train, training)
+        self.weights = None if weights is None else weights.to(device)
+        self.history: List[Dict[str, float]] = []
+        self.done, self.loss_sum = 0, torch.zeros((), device=device)    # updates done; sum of this epoch's losses
+        threads = self._restore() if file.exists() else None
+        self.threads = threads or helpful_threads(model, train, self.batch_size, device)
+        self.parallel = parallel(model, device)
+
+    def train(self, images: Prepared, epoch: int, bar: tqdm, stopped: Callable[[], bool]) -> None:
+        """What is left of this epoch.
+
+        Raises:
+            KeyboardInterrupt: if it is to stop, with the state saved.
+        """
+        self.model.train()
+        for part in self.model.children():
+            if {p.requires_grad for p in part.parameters()} == {False}:
+                part.eval()
+        skip = self.done - epoch * self.updates
+        for x, targets in _batches(images, self.batch_size, epoch, skip, self.training):
+            self._step(x.to(self.device), targets.to(self.device))
+            bar.update()
+            # Several processes ask one another; that takes time, so not at every step.
+            if (world_size() == 1 or self.done % 10 == 0) and _all_stop(stopped(), self.device):
+                self.save()
+                raise KeyboardInterrupt
+
+    def _step(self, images: Tensor, targets: Tensor) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.amp):
+            logits = self.parallel(images).float()
+        loss = F.cross_entropy(
+            logits, targets, weight=self.weights, label_smoothing=self.training.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.done += 1
+        self.scheduler.step_update(self.done)
+        self.loss_sum += loss.detach()
+
+    def end(self, epoch: int, val: Optional[Prepared]) -> None:
+        """Add to the history what this epoch came to, and save the state.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+        """
+        mean_loss = total(self.loss_sum).item() / world_size() / self.updates
+        if not np.isfinite(mean_loss):
+            raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
+        if world_size() > 1:
+            distribute_bn(self.model, world_size(), reduce=True)
+        self.history.append({'loss': mean_loss})
+        if val is not None:
+            self.history[-1]['val_accuracy'] = evaluate(self.model, val, self.device)
+        self.loss_sum.zero_()
+        self.save()
+
+    def save(self) -> None:
+        state: Any = np.random.get_state()
+        kind, keys, *position = state
+        # Plain numbers: tensors do not survive the way between processes.
+        random_states = gathered([torch.get_rng_state().tolist(), random.getstate(), [kind, keys.tolist(), *position]])
+        progress = {name: getattr(self, name) for name in ('done', 'loss_sum', 'history', 'threads')}
+        if rank() == 0:
+            with whole(self.file) as partial:
+                torch.save({'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
+                            'progress': progress, 'random': random_states}, partial)
+
+    def _restore(self) -> Optional[int]:
+        """Go on from the file. Returns the number of threads, if it tells that."""
+        try:
+            state = torch.load(self.file, weights_only=True)
+            self.model.load_state_dict(state['model'])
+            self.optimizer.load_state_dict(state['optimizer'])
+        except Exception as error:
+            raise ValueError(f'cannot resume from {self.file}: {str(error).splitlines()[0]}') from error
+        if len(state['random']) != world_size():
+            raise ValueError(f'cannot resume from {self.file}: it was written by {len(state["random"])} processes, '
+                             f'now there are {world_size()}')
+        torch_state, python_state, numpy_state = state['random'][rank()]
+        torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
+        random.setstate(python_state)
+        np.random.set_state(tuple(numpy_state))
+        progress = state['progress']
+        self.done, self.loss_sum, self.history = (
+            progress['done'], progress['loss_sum'].to(self.device), progress['history'])
+        self.scheduler.step_update(self.done)                   # there may be more epochs than before
+        return progress.get('threads')
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_size: int = 256) -> float:
+def evaluate(model: nn.Module, dataset: Prepared, device: torch.device, batch_size: int = 256) -> float:
     """Top-1 accuracy in per cent, each process working on its part of the images."""
     model.eval()
     top1 = AverageMeter()
     part = Subset(dataset, range(rank(), len(dataset), world_size()))
+    # No generator of its own: the loader's draw of a seed moves the global one, and training goes on from there.
     for images, targets in DataLoader(part, batch_size):
         logits = model(images.to(device))
         top1.update(accuracy(logits, targets.to(device))[0].item(), len(targets))
@@ -157,7 +213,7 @@ def evaluate(model: nn.Module, dataset: Dataset, device: torch.device, batch_siz
     return correct / count
 
 
-def class_weights(train: Dataset, training: Training) -> Optional[Tensor]:
+def class_weights(train: Prepared, training: Training) -> Optional[Tensor]:
     """Weights of the classes (classes,) in the loss, of mean 1 over the images, or None."""
     if training.class_weights == 'none':
         return None
@@ -165,21 +221,22 @@ def class_weights(train: Dataset, training: Training) -> Optional[Tensor]:
     return len(train) / (len(counts) * counts.clamp(min=1))
 
 
-def targets_of(dataset: Dataset) -> List[int]:
+def targets_of(dataset: Any) -> List[int]:
     """The class of each image."""
     if isinstance(dataset, ConcatDataset):
         return [target for part in dataset.datasets for target in targets_of(part)]
     return dataset.targets if hasattr(dataset, 'targets') else targets_of(dataset.dataset)
 
 
-def helpful_threads(model: nn.Module, train: Dataset, batch_size: int, device: torch.device) -> int:
+def helpful_threads(model: nn.Module, train: Prepared, batch_size: int, device: torch.device) -> int:
     """How many threads a training step should take: all that torch has, or one if they save less than a fifth."""
     many = torch.get_num_threads()
     if device.type != 'cpu' or many == 1 or world_size() > 1:
         return many
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     images = torch.stack([train[i][0] for i in range(batch_size)]).to(memory_format=torch.channels_last)
-    model, seconds = copy.deepcopy(model).train(), {1: [], many: []}        # a step leaves traces in norms
+    model = copy.deepcopy(model).train()                # a step leaves traces in norms
+    seconds: Dict[int, List[float]] = {1: [], many: []}
     for count in [1, many] * 4:
         with _threads(count):
             start = time.perf_counter()
@@ -202,7 +259,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int,
+def _batches(dataset: Prepared, batch_size: int, epoch: int, skip: int,
              training: Training) -> Iterator[Sequence[Tensor]]:
     """This process's part of the epoch's shuffled batches, without the first `skip`."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(training.seed + epoch)).tolist()
@@ -212,36 +269,6 @@ def _batches(dataset: Dataset, batch_size: int, epoch: int, skip: int,
     generator = torch.Generator().manual_seed(training.seed + epoch)
     return iter(DataLoader(dataset, batch_sampler=batches[skip:], num_workers=training.workers,
                            worker_init_fn=_ignore_ctrl_c, generator=generator))
-
-
-def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
-    kind, keys, *position = np.random.get_state()
-    # Plain numbers: tensors do not survive the way between processes.
-    random_states = gathered([torch.get_rng_state().tolist(), random.getstate(), [kind, keys.tolist(), *position]])
-    if rank() == 0:
-        partial = file.with_suffix('.partial')
-        torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'progress': progress,
-                    'random': random_states}, partial)
-        os.replace(partial, file)
-
-
-def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
-             device: torch.device) -> Tuple[int, Tensor, List[Dict[str, float]], Optional[int]]:
-    try:
-        state = torch.load(file, weights_only=True)
-        model.load_state_dict(state['model'])
-        optimizer.load_state_dict(state['optimizer'])
-    except Exception as error:
-        raise ValueError(f'cannot resume from {file}: {str(error).splitlines()[0]}') from error
-    if len(state['random']) != world_size():
-        raise ValueError(f'cannot resume from {file}: it was written by {len(state["random"])} processes, '
-                         f'now there are {world_size()}')
-    torch_state, python_state, numpy_state = state['random'][rank()]
-    torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
-    random.setstate(python_state)
-    np.random.set_state(tuple(numpy_state))
-    progress = state['progress']
-    return progress['done'], progress['loss_sum'].to(device), progress['history'], progress.get('threads')
 
 
 def _all_stop(stopped: bool, device: torch.device) -> bool:

@@ -7,9 +7,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from .data import Prepared
 from .distributed import gathered, rank, world_size
 from .images import shown
 
@@ -30,7 +31,7 @@ def check() -> None:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, dataset: Dataset, device: torch.device,
+def probabilities(model: nn.Module, dataset: Prepared, device: torch.device,
                   batch_size: int = 256) -> Tuple[np.ndarray, np.ndarray]:
     """Targets (n,) and the model's probabilities (n, classes), float32, in the data set's order.
 
@@ -84,11 +85,7 @@ def summary(targets: np.ndarray, probabilities: np.ndarray, classes: Sequence[st
 
     targets, probabilities = np.asarray(targets), np.asarray(probabilities, np.float64)
     n, k = len(targets), len(classes)
-    if targets.shape != (n,) or probabilities.shape != (n, k) or n == 0:
-        raise ValueError(f'expected class indices (n,) of at least one image, and probabilities (n, {k}) for the '
-                         f'{k} classes, got shapes {targets.shape} and {probabilities.shape}')
-    if targets.min() < 0 or targets.max() >= k or not np.isfinite(probabilities).all():
-        raise ValueError(f'expected class indices from 0 to {k - 1} and finite probabilities')
+    _check_fit(targets, probabilities, k)
     answers, labels = probabilities.argmax(1), np.arange(k)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                         # answers of classes that have no image, only one class
@@ -105,6 +102,15 @@ def summary(targets: np.ndarray, probabilities: np.ndarray, classes: Sequence[st
         'classes': [{'name': name, 'images': int(i), 'recall': _per_cent(r), 'precision': _per_cent(p)}
                     for name, i, r, p in zip(classes, images, recall, precision)],
         'confusion': confusion.tolist()}
+
+
+def _check_fit(targets: np.ndarray, probabilities: np.ndarray, k: int) -> None:
+    n = len(targets)
+    if targets.shape != (n,) or probabilities.shape != (n, k) or n == 0:
+        raise ValueError(f'expected class indices (n,) of at least one image, and probabilities (n, {k}) for the '
+                         f'{k} classes, got shapes {targets.shape} and {probabilities.shape}')
+    if targets.min() < 0 or targets.max() >= k or not np.isfinite(probabilities).all():
+        raise ValueError(f'expected class indices from 0 to {k - 1} and finite probabilities')
 
 
 def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:

@@ -1,22 +1,26 @@
-"""Making the model that is trained: a registered one for some data, or one that starts from weights."""
+"""One model: made for some data, or from weights to start from; its images prepared for it; trained on them."""
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import timm
+import torch
 from timm.utils import random_seed
 from torch import nn
 
 from ..models import shipped
+from ..models.model import ScatteringModel
 from ..models.scat_linear import ScatLinear
-from . import checkpoint
-from .data import Data
+from . import augment, checkpoint, discriminant
+from .data import Data, Images, Prepared
+from .distributed import rank
+from .loop import Training, fit
 
 # Images are brought to the size as a whole: cutting borders off would lose what lies there.
 WHOLE = {'crop_pct': 1.0, 'crop_mode': 'squash'}
 
 
-def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Module:
-    """A registered model for these data, of the zoo or another of timm's.
+def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> Any:
+    """A registered model for these data, a `ScatteringModel` or another of timm's.
 
     Raises:
         ValueError, TypeError: in one sentence, on a name or keywords that there are not.
@@ -25,8 +29,8 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
         raise unknown(name)
     random_seed(seed)
     channels, height, width = data.input_size
-    defaults = {'num_classes': len(data.classes), 'in_chans': channels}
-    cfg = {'mean': data.mean, 'std': data.std, **WHOLE}
+    defaults: Dict[str, Any] = {'num_classes': len(data.classes), 'in_chans': channels}
+    cfg: Dict[str, Any] = {'mean': data.mean, 'std': data.std, **WHOLE}
     if name in timm.list_models('scat_*'):
         defaults['img_size'] = height, width
     else:
@@ -34,7 +38,7 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> nn.Modul
     return timm.create_model(name, pretrained_cfg_overlay=cfg, **{**defaults, **kwargs})
 
 
-def start_from(name: str, data: Data, seed: int) -> nn.Module:
+def start_from(name: str, data: Data, seed: int) -> ScatteringModel:
     """The model of a checkpoint folder, or of shipped weights, with classes and channels of these data.
 
     It keeps its image size, and a classifier of as many classes; learned filters are frozen.
@@ -43,8 +47,8 @@ def start_from(name: str, data: Data, seed: int) -> nn.Module:
         ValueError: in one sentence, if there are no such weights.
     """
     random_seed(seed)
-    kwargs = {'num_classes': len(data.classes), 'in_chans': data.input_size[0], 'pretrained': True,
-              'pretrained_cfg_overlay': WHOLE}
+    kwargs: Dict[str, Any] = {'num_classes': len(data.classes), 'in_chans': data.input_size[0], 'pretrained': True,
+                              'pretrained_cfg_overlay': WHOLE}
     if Path(name).is_dir():
         checkpoint.load(Path(name))                             # refuses what is not whole
         name = f'local-dir:{checkpoint.folder_of(name)}'
@@ -52,6 +56,8 @@ def start_from(name: str, data: Data, seed: int) -> nn.Module:
         raise ValueError(f'{name!r} is no checkpoint folder, and no weights come under that name; '
                          f'known: {", ".join(shipped.names())}')
     model = timm.create_model(name, **kwargs)
+    if not isinstance(model, ScatteringModel):
+        raise ValueError(f'{name} has no scattering filters')
     model.scattering.set_learnable(False)
     return model
 
@@ -63,9 +69,39 @@ def unknown(name: str) -> ValueError:
 
 def own_side(name: str) -> int:
     """Side of the images that a model of this name is made for."""
-    return timm.get_pretrained_cfg(name).input_size[-1] if timm.is_model(name) else 0
+    cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return cfg.input_size[-1] if cfg else 0
 
 
 def is_linear(model: nn.Module) -> bool:
     """Whether nothing but norms stands between the scattering and one linear layer."""
     return isinstance(model, ScatLinear) and model.head.hidden_size == 0
+
+
+def prepared(images: Images, model: nn.Module, data: Data, augmentation: Optional[str] = None) -> Prepared:
+    """Images of these data as the model takes them, to test it, or with this augmentation to train it."""
+    transform = augment.eval_transform(model) if augmentation is None else augment.train_transform(model, augmentation)
+    return Prepared(images, data.input_size[0], transform, data.value_range)
+
+
+def train_one(model: ScatteringModel, images: Images, val: Optional[Images], data: Data, training: Training,
+          device: torch.device, states: Tuple[Path, Path], title: str, line: int = 0,
+          after_epoch: Optional[Callable[[List[Dict[str, float]]], None]] = None) -> List[Dict[str, float]]:
+    """Train the model in place, as `loop.fit` and then `discriminant.finish` do; return the history of both.
+
+    Args:
+        images, val: those of the data to train on, and to validate on after each epoch.
+        states: the state files of the two.
+    """
+    of_loop, of_filters = states
+
+    def after(history: List[Dict[str, float]]) -> None:
+        of_filters.unlink(missing_ok=True)              # what follows these epochs began where fewer of them ended
+        if after_epoch is not None:
+            after_epoch(history)
+
+    train_set = prepared(images, model, data, training.augment)
+    random_seed(training.seed, rank())
+    val_set = None if val is None else prepared(val, model, data)
+    history = fit(model, train_set, val_set, training, device, of_loop, title, line, after_epoch=after)
+    return history + discriminant.finish(model, train_set, val_set, training, device, of_filters, title, line)

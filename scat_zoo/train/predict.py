@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..models import shipped
 from . import augment, checkpoint, folders, images
+from .run_folder import whole
 
 MANY = 50                       # from so many files on there is a progress bar
 
@@ -147,14 +148,9 @@ def _written(file: Optional[Path], header: List[str]) -> Iterator[Callable[[List
     if file is None:
         yield lambda row: None
         return
-    partial = file.with_name(f'{file.name}.partial')
     # A path need not be text: its bytes are written as escapes.
-    with open(partial, 'w', newline='', encoding='utf-8', errors='backslashreplace') as stream:
-        try:
-            rows = csv.writer(stream, lineterminator='\n')
-            rows.writerow(header)
-            yield rows.writerow
-        except BaseException:
-            partial.unlink()
-            raise
-    os.replace(partial, file)
+    with whole(file) as partial, open(
+            partial, 'w', newline='', encoding='utf-8', errors='backslashreplace') as stream:
+        rows = csv.writer(stream, lineterminator='\n')
+        rows.writerow(header)
+        yield rows.writerow

@@ -4,7 +4,7 @@
 and what comes from a pilot that had used test images.
 """
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from .loop import Training
 
@@ -41,7 +41,7 @@ class Recipe:
         per_class: number of training images of each class, None for all.
     """
     data: str
-    arms: Dict[str, Union[Arm, Average]]
+    arms: Mapping[str, Union[Arm, Average]]
     selection: str
     how_to_get: str = ''
     val_fraction: float = 0.1
@@ -70,12 +70,12 @@ _RESNET_TRAINING = Training(epochs=30, batch_size=128, opt='sgd', lr=0.3, weight
 # The fewer images, the more epochs.
 _FEW = {'scales': (1, 2), 'log_floor': 1.0}
 _FEW_TRAINING = Training(epochs=30, batch_size=20, lr=1e-3, label_smoothing=0.2)
-_FEW_BY_SIZE = {10: {'epochs': 60}, 50: {'epochs': 40}}
+_FEW_BY_SIZE: Dict[Optional[int], Dict[str, Any]] = {10: {'epochs': 60}, 50: {'epochs': 40}}
 _FEW_RESNET = {'J': 1, 'channels': (64, 128), 'depths': (1, 1), 'strides': (1, 2)}
 _FEW_RESNET_TRAINING = Training(epochs=50, batch_size=20, opt='sgd', lr=0.05, weight_decay=5e-4, label_smoothing=0.2,
                                 augment='shift-flip', amp=True)
 _CNN_TRAINING = Training(epochs=50, batch_size=20, lr=1e-3, label_smoothing=0.2, augment='shift-flip', amp=True)
-_LONG_BY_SIZE = {10: {'epochs': 100}, 50: {'epochs': 80}}
+_LONG_BY_SIZE: Dict[Optional[int], Dict[str, Any]] = {10: {'epochs': 100}, 50: {'epochs': 80}}
 
 _TEXTURES = {'J': 3, 'global_pool': 'avg', 'log_floor': 0.1}
 _TEXTURES_TRAINING = Training(epochs=1, batch_size=32, lr=3e-3, label_smoothing=0., augment='rotate-zoom', lda=16)
@@ -145,7 +145,8 @@ RECIPES: Dict[str, Recipe] = {
               'test_efficientnet': Arm('test_efficientnet', {}, _CNN_TRAINING, _LONG_BY_SIZE)},
         selection='nothing; as for fashion-few', val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
     'textures': Recipe(
-        data='', how_to_get='a folder that scat_zoo.train.make_textures makes, from a package of Debian that it names',
+        data='', how_to_get=('a folder that tools/make_textures.py of the repository makes, from a package of Debian '
+                             'that it names'),
         arms={**_arms(_TEXTURES_LINEAR, 'pixelwise', lda_epochs=8, filter_lr=3e-3),
               **_arms(_TEXTURES_LINEAR, 'morlet', 'equivariant', lda_epochs=8),
               'resnet': Arm('scat_resnet', _TEXTURES_RESNET, _TEXTURES_RESNET_TRAINING, {5: {'epochs': 60}}),

@@ -66,7 +66,7 @@ def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, A
     """Both without what may differ."""
     same_images = before.get('fingerprint') and before.get('fingerprint') == now.get('fingerprint')
     one_name = before.get('data') == now.get('data')
-    epochs = [(settings.get('training') or {}).get('epochs') for settings in (before, now)]
+    epochs: List[Any] = [(settings.get('training') or {}).get('epochs') for settings in (before, now)]
     more = all(type(count) is int for count in epochs) and epochs[1] >= epochs[0]
     never = before.get('training') is None                      # by gradients
     both = []
@@ -115,16 +115,23 @@ def read_json(file: Path) -> Any:
         raise ValueError(f'{file} is broken: {error}') from error
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write the file as a whole or not at all."""
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """What to write in place of this file, which it becomes at the end of the block; nothing is left of half of it."""
     partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=2))
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, file)
+
+
+def write_json(file: Path, content: Any) -> None:
+    with whole(file) as partial:
+        partial.write_text(json.dumps(content, indent=2))
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write the table as a whole or not at all."""
-    partial = file.with_suffix('.partial')
-    with open(partial, 'w', newline='') as stream:
+    with whole(file) as partial, open(partial, 'w', newline='') as stream:
         csv.writer(stream).writerows([header, *rows])
-    os.replace(partial, file)

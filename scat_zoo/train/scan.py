@@ -43,12 +43,13 @@ def look(parts: Dict[str, ImageFiles], skip_broken: bool) -> Tuple[Dict[str, Ima
         ValueError: naming files that cannot be read, or that do not fit together.
     """
     files = [file for part in parts.values() for file, _ in part.samples]
-    facts = iter(_look_into(files, math.ceil(len(next(iter(parts.values()))) / MEASURED)))
-    facts = {name: [next(facts) for _ in part.samples] for name, part in parts.items()}
+    each = iter(_look_into(files, math.ceil(len(next(iter(parts.values()))) / MEASURED)))
+    facts = {name: [next(each) for _ in part.samples] for name, part in parts.items()}
     broken = [fact for of_part in facts.values() for fact in of_part if isinstance(fact, str)]
     if broken and not skip_broken:
         raise ValueError(f'{len(broken):,} of {len(files):,} images cannot be read; --skip-broken leaves them out:'
                          f'{_reasons(broken)}')
+    readable: Dict[str, List[Facts]] = {}
     for name, part in parts.items():
         good = [i for i, fact in enumerate(facts[name]) if not isinstance(fact, str)]
         lost = sorted(set(part.targets) - {part.targets[i] for i in good})
@@ -56,8 +57,8 @@ def look(parts: Dict[str, ImageFiles], skip_broken: bool) -> Tuple[Dict[str, Ima
             raise ValueError(f'no {name} images are left of {some([part.classes[c] for c in lost])} without those that '
                              f'cannot be read:{_reasons(broken)}')
         parts = {**parts, name: part.subset(good)}
-        facts[name] = [facts[name][i] for i in good]
-    found = _summary(parts, facts)
+        readable[name] = [fact for fact in facts[name] if not isinstance(fact, str)]
+    found = _summary(parts, readable)
     if broken:
         note = f'{len(broken):,} of {len(files):,} images cannot be read and are left out, such as {_named(broken[0])}'
         found = found._replace(notes=(*found.notes, note))
@@ -99,8 +100,7 @@ def _facts(file: str) -> Union[Facts, str]:
         picture = open_image(file)
     except ValueError as error:
         return str(error)
-    deep = isinstance(picture, np.ndarray)
-    if deep:
+    if isinstance(picture, np.ndarray):
         array, low, high = picture, float(picture.min()), float(picture.max())
         moments = np.stack([array.mean((0, 1), np.float64), np.square(array, dtype=np.float64).mean((0, 1))])
     else:
@@ -111,8 +111,8 @@ def _facts(file: str) -> Union[Facts, str]:
     height, width, channels = array.shape
     if channels == 3 and np.array_equal(array[..., 0], array[..., 1]) and np.array_equal(array[..., 1], array[..., 2]):
         channels, moments = 1, moments[:, :1]
-    alpha = not deep and picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
-    return Facts((height, width), channels, deep, alpha, low, high, moments)
+    alpha = isinstance(picture, Image.Image) and picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
+    return Facts((height, width), channels, isinstance(picture, np.ndarray), alpha, low, high, moments)
 
 
 def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Found:
@@ -133,7 +133,7 @@ def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Fou
     sizes = np.array([fact.size for fact in of_training])
     channels = max(fact.channels for fact in of_training)
     height, width = np.median(sizes, 0).astype(int).tolist()
-    mean, std = _statistics([fact for fact in of_training if fact.moments is not None], channels, value_range)
+    mean, std = _statistics(of_training, channels, value_range)
     notes = [_channels_note(of_training, channels), _sizes_note(sizes, height, width)]
     if value_range is not None:
         notes.append(f'{len(deep):,} of {len(of_training):,} training images are more than 8 bits in grey or colour; '
@@ -150,8 +150,7 @@ def _check_agreement(facts: List[Tuple[str, Facts]]) -> None:
     for file, fact in facts:
         kinds.setdefault(3 if fact.channels == 1 else fact.channels, file)
     if len(kinds) > 1:
-        (a, one), (b, other) = list(kinds.items())[:2]
-        a, b = ('1 or 3' if channels == 3 else channels for channels in (a, b))
+        (a, one), (b, other) = [('1 or 3' if n == 3 else n, file) for n, file in kinds.items()][:2]
         raise ValueError(f'the images differ in their channels: {shown(one)} has {a}, {shown(other)} has {b}')
 
 
@@ -159,9 +158,8 @@ def _statistics(facts: List[Facts], channels: int, value_range: Optional[Tuple[f
                 ) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
     """Mean and deviation by channel. Each image has the same weight, since all become one size."""
     moments = []
-    for fact in facts:
-        first, second = fact.moments
-        if fact.deep:
+    for deep, (first, second) in [(fact.deep, fact.moments) for fact in facts if fact.moments is not None]:
+        if deep and value_range is not None:
             low, span = value_range[0], value_range[1] - value_range[0]
             first, second = (first - low) / span, (second - 2 * low * first + low ** 2) / span ** 2
         moments.append(np.broadcast_to([first, second], (2, channels)))

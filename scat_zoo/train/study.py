@@ -7,21 +7,18 @@ import signal
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
-from scipy import stats
 from timm.optim import get_optimizer_info
-from timm.utils import random_seed
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from . import augment, checkpoint, choices, discriminant
-from .data import Data, Prepared, few, load, split
-from .loop import evaluate, fit, targets_of
-from .model import create
+from .data import Data, few, load, split
+from .loop import evaluate, targets_of
+from .model import create, prepared, train_one
 from .recipes import RECIPES, Arm, Average, Recipe
 from .run_folder import check_folder, held, read_json, write_json
 
@@ -75,20 +72,25 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
                 for run in runs}
     for run in runs:
         check_folder(output / run.name(), settings[run], resume)
-    averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
     with held(output):
         for run in runs:
             (output / run.name()).mkdir(exist_ok=True)
             write_json(output / run.name() / 'settings.json', settings[run])
         print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
+        averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
         _run_all([run for run in runs if run not in averages], name, source, output, jobs, device)
         _run_all(averages, name, source, output, jobs, device)
+    _conclude(runs, arms, recipe, output, 'validation' if select else 'test')
+
+
+def _conclude(runs: List[Run], arms: List[str], recipe: Recipe, output: Path, of: str) -> None:
+    """Write and print what the runs came to."""
     results = [{key: value for key, value in read_json(output / run.name() / 'results.json').items()
                 if key != 'history'} for run in runs]
     write_json(output / 'results.json', results)
-    table = tabulate(results, list(arms), list(recipe.per_class))
+    table = tabulate(results, arms, list(recipe.per_class))
     (output / 'results.md').write_text(table)
-    print(f'{"validation" if select else "test"} accuracy in per cent\n\n{table}')
+    print(f'{of} accuracy in per cent\n\n{table}')
 
 
 def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
@@ -165,6 +167,8 @@ def _mean(values: np.ndarray) -> str:
 def _difference(values: np.ndarray) -> str:
     if len(values) == 1:
         return f'{values[0]:+.2f}'
+    from scipy import stats
+
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return f'{values.mean():+.2f} ({values.mean() - half:+.2f} to {values.mean() + half:+.2f})'
 
@@ -174,7 +178,7 @@ def _recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def _refuse_unknown(what: str, names: List[str], known: Dict[str, Any]) -> None:
+def _refuse_unknown(what: str, names: List[str], known: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
@@ -188,15 +192,11 @@ def _data_name(name: str, recipe: Recipe, data: Optional[str]) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _load(source: Source) -> Data:
-    """The images; with `select`, the validation images stand in the place of the test images, which are left out."""
+    """The images; with `select`, a folder's own validation images in the place of the test images."""
     data = load(source.data, source.root, 0.)
-    channels, *own = data.input_size
-    data = data._replace(input_size=(channels, *choices.image_size(tuple(own), None, choices.SIDE)[0]))
-    if not source.select:
-        return data
-    if data.val is not None:                                    # a folder's own
-        return data._replace(test=data.val, val=None)
-    return data._replace(test=None, val=None)
+    size, _ = choices.image_size(data.input_size[1:], None, choices.SIDE)
+    data = data._replace(input_size=(data.input_size[0], *size))
+    return data._replace(test=data.val) if source.select and data.val is not None else data
 
 
 def _run_all(runs: List[Run], recipe: str, source: Source, output: Path, jobs: int, device: torch.device) -> None:
@@ -225,6 +225,9 @@ def _run_all(runs: List[Run], recipe: str, source: Source, output: Path, jobs: i
                 raise
 
 
+_line = 0               # of the terminal, in a worker
+
+
 def _begin(lines: Any, threads: int) -> None:
     """Set up a worker: its line of the terminal, its threads; Ctrl-C is for the training that runs in it."""
     global _line
@@ -251,34 +254,25 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
     train_images, test_images = data.train, data.test
     if run.per_class is not None:
         train_images = few(train_images, run.per_class, run.seed)
-    if source.select and test_images is None:
+    if source.select and data.val is None:
         train_images, test_images = split(train_images, recipe.val_fraction, run.seed)
     if isinstance(arm, Average):
-        model = Averaged([checkpoint.load(output / run._replace(arm=part).name() / 'checkpoint') for part in arm.of])
-        history, learned_numbers = [], sum(_learned_numbers(output, run._replace(arm=part)) for part in arm.of)
+        parts = [run._replace(arm=part) for part in arm.of]
+        model: Any = Averaged([checkpoint.load(output / part.name() / 'checkpoint') for part in parts])
+        history, learned_numbers = [], sum(_learned_numbers(output, part) for part in parts)
     else:
-        model, history = _train(arm, data, train_images, run, folder, device, line)
+        model = create(arm.model, arm.kwargs, data, run.seed)
+        history = train_one(model, train_images, None, data, arm.training, device,
+                            (folder / 'state', folder / 'filters.state'), run.name(), line)
+        if hasattr(model, 'scattering'):
+            checkpoint.save(model, folder / 'checkpoint', data.classes, data.value_range)
         learned_numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    test_set = Prepared(test_images, data.input_size[0], augment.eval_transform(model), data.value_range)
+    test_set = prepared(test_images, model, data)
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
         'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
     for state in ('state', 'filters.state'):
         (folder / state).unlink(missing_ok=True)
-
-
-def _train(arm: Arm, data: Data, images: Dataset, run: Run, folder: Path, device: torch.device,
-           line: int) -> Tuple[nn.Module, List[Dict[str, float]]]:
-    model = create(arm.model, arm.kwargs, data, run.seed)
-    channels, training = data.input_size[0], arm.training
-    train_set = Prepared(images, channels, augment.train_transform(model, training.augment), data.value_range)
-    random_seed(run.seed)
-    history = fit(model, train_set, None, training, device, folder / 'state', run.name(), line)
-    history += discriminant.finish(model, train_set, None, training, device, folder / 'filters.state', run.name(),
-                                   line)
-    if hasattr(model, 'scattering'):
-        checkpoint.save(model, folder / 'checkpoint', data.classes, data.value_range)
-    return model, history
 
 
 def _learned_numbers(output: Path, run: Run) -> int:

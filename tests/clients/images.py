@@ -3,7 +3,8 @@ import numpy as np
 import torch
 from torchvision.transforms.functional import normalize, to_tensor
 
-from scat_zoo.train.data import load, with_channels
+from scat_zoo.train.data import load
+from scat_zoo.train.images import with_channels
 
 DATA = load('sample')
 

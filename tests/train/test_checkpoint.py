@@ -34,7 +34,7 @@ def test_the_checkpoint_tells_the_present_state_of_the_filters(tmp_path, learnab
     checkpoint.save(model, tmp_path / 'checkpoint')
     again = checkpoint.load(tmp_path / 'checkpoint')
     assert again.scattering.learnable == learnable
-    assert again.pretrained_cfg['fixed_input_size']             # learned filters, frozen or not
+    assert not again.pretrained_cfg['fixed_input_size']
     # A loader that knows only names finds a place for every tensor.
     config = json.loads((tmp_path / 'checkpoint' / 'config.json').read_text())
     args = {**config['model_args'], 'num_classes': 3}

@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import transforms
 from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
 
-from scat_zoo.train import data, images, make_sample, scan
+from scat_zoo.train import data, images, scan
 
 
 @pytest.fixture
@@ -55,22 +55,6 @@ def test_a_split_leaves_no_class_without_an_image():
     lonely = data.Subset(train, np.append(of_two[0], of_two[1][0]))
     with pytest.raises(ValueError, match='out for validation: class 8 has only one'):
         data.split(lonely, 0.1, seed=0)
-
-
-def test_make_sample_is_deterministic(tmp_path):
-    rng = np.random.RandomState(0)
-    for split in ('train', 't10k'):
-        make_sample.write_idx(tmp_path / f'{split}-images-idx3-ubyte.gz', rng.randint(0, 255, (5000, 2, 3), np.uint8))
-        make_sample.write_idx(tmp_path / f'{split}-labels-idx1-ubyte.gz', np.arange(5000).astype(np.uint8) % 10)
-    images = data.read_idx(tmp_path, 'train-images-idx3-ubyte')
-    labels = data.read_idx(tmp_path, 'train-labels-idx1-ubyte')
-    assert images.shape == (5000, 2, 3)
-    chosen = make_sample.subset(labels, 7, seed=0)
-    assert labels[chosen].tolist() == list(range(10)) * 7
-    assert np.array_equal(chosen, make_sample.subset(labels, 7, seed=0))
-    before = (tmp_path / 'train-images-idx3-ubyte.gz').read_bytes()
-    make_sample.write_idx(tmp_path / 'train-images-idx3-ubyte.gz', images)
-    assert (tmp_path / 'train-images-idx3-ubyte.gz').read_bytes() == before
 
 
 def test_fashion_mnist_from_idx_files_and_from_torchvision(tmp_path):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from scat_zoo import cli
 from scat_zoo.train import augment, checkpoint, data, study
+from scat_zoo.train.images import with_channels
 from scat_zoo.train.recipes import RECIPES, SEEDS, Average
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +140,7 @@ def test_augmentations_change_images_and_keep_their_size(name):
     image, _ = data.load('sample').train[0]
     transform = augment.train_transform(model, name)
     torch.manual_seed(0)
-    tensors = [transform(data.with_channels(image.resize((16, 16)), 3)) for _ in range(8)]
+    tensors = [transform(with_channels(image.resize((16, 16)), 3)) for _ in range(8)]
     assert {t.shape for t in tensors} == {(3, 16, 16)}
     assert all(torch.equal(t, tensors[0]) for t in tensors) == (name == 'none')
 

@@ -1,6 +1,6 @@
 """Make the built-in data set: 100 training and 200 test images of each Fashion-MNIST class, as idx files.
 
-    python -m scat_zoo.train.make_sample FASHION_MNIST_FOLDER OUTPUT_FOLDER
+    python tools/make_sample.py FASHION_MNIST_FOLDER OUTPUT_FOLDER
 
 Training images come from Fashion-MNIST's training set, test images from its test set, chosen by a seeded permutation
 of each class. The folder holds the four files `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, gzipped or not.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import read_idx
+from scat_zoo.train.data import read_idx
 
 PER_CLASS = {'train': 100, 't10k': 200}
 SEED = 0

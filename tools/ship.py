@@ -1,6 +1,6 @@
 """Put the model of a recipe's run among the weights that come with the package, with its model card.
 
-    python -m scat_zoo.train.ship RECIPE RUN_FOLDER ARCHITECTURE.TAG
+    python tools/ship.py RECIPE RUN_FOLDER ARCHITECTURE.TAG
 
 RUN_FOLDER is the folder of one run, such as runs/fashion-linear/fixed-seed0. The card is written from what the run
 recorded; nothing in it is typed by hand.
@@ -13,11 +13,11 @@ from typing import Any, Dict
 
 from torch import nn
 
-from ..models.shipped import WEIGHTS
-from . import checkpoint
-from .loop import Training
-from .recipes import RECIPES
-from .run_folder import read_json, write_json
+from scat_zoo.models.shipped import WEIGHTS
+from scat_zoo.train import checkpoint
+from scat_zoo.train.loop import Training
+from scat_zoo.train.recipes import RECIPES
+from scat_zoo.train.run_folder import read_json, write_json
 
 CARD = '''# {name}
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scat_zoo.train import data, make_textures
+from scat_zoo.train import data
+from tools import make_textures
 
 
 def noise(seed, colour, side=256):

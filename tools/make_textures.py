@@ -1,11 +1,11 @@
 """Make a data set of colour textures, a folder of images for `scat-zoo train --data`, from an archive of pictures.
 
-    python -m scat_zoo.train.make_textures ARCHIVE OUTPUT_FOLDER
+    python tools/make_textures.py ARCHIVE OUTPUT_FOLDER
 
 The recipe `textures` is for those of the game OpenArena, which are in Debian (GPL-2+, 94 MB):
 
     apt-get download openarena-081-textures && dpkg -x openarena-081-textures_*.deb unpacked
-    python -m scat_zoo.train.make_textures unpacked/usr/share/games/openarena/baseoa/pak4-textures.pk3 textures
+    python tools/make_textures.py unpacked/usr/share/games/openarena/baseoa/pak4-textures.pk3 textures
 
 Classes are the homogeneous pictures of the archive (zip) that differ in the statistics of their colours: 214 there. The
 task is to tell the picture that a crop of 64 x 64 pixels comes from, turned by any angle, scaled by 0.7 to 1.4 and in
