@@ -126,7 +126,7 @@ def _add_gradients(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--batch-size', type=_positive)
     group.add_argument('--opt', help=f"one of timm's optimisers (default: {Training.opt})")
     group.add_argument('--lr', type=_number, help='peak learning rate of all but the filters')
-    group.add_argument('--filter-lr', type=_number, help='that of the filters (default: 0.001, morlet 0.01)')
+    group.add_argument('--filter-lr', type=_number, help='that of the filters (default: pixelwise 0.001, others 0.01)')
     group.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
     group.add_argument('--warmup-epochs', type=_natural, help=f'(default: {Training.warmup_epochs})')
     group.add_argument('--label-smoothing', type=_number)

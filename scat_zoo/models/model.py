@@ -223,7 +223,7 @@ def param_groups(model: nn.Module, lr: float, filter_lr: Optional[float] = None,
     Args:
         model: one whose front end is its child `scattering`: any of the zoo's, or a `ScatteringBase`.
         lr: rate of all parameters but the filters.
-        filter_lr: rate of the filters; for Adam 1e-3 if they are pixelwise and 1e-2 otherwise, unless given.
+        filter_lr: rate of the filters; for Adam that of their kind (`Bank.filter_lr`), unless given.
         weight_decay: of matrices and kernels outside the scattering.
     """
     filters: List[nn.Parameter] = []

@@ -3,5 +3,5 @@
 `geometry`  sizes, paths and levels     `morlet`, `frame`        closed forms; Littlewood-Paley bounds
 `filters`   what banks hand over        `banks`, `parametric`    one small class a kind of bank
 `transform` the plain reference         `scales`                 the order of several scales' maps
-`engine`    what makes it fast          `torch2d`, `plot`        kymatio's interface; pictures
+`engine`    the entry, made fast        `torch2d`, `plot`        kymatio's interface; pictures
 """

@@ -19,7 +19,10 @@ INITS = ('tight_frame', 'random')
 class Bank(nn.Module):
     """What all banks have in common, and what each kind declares. Called on images (..., H, W) it gives `Filters`.
 
-    A kind is one class with `forward` and what it has to change of the rest, and a line in `parametric.KINDS`.
+    A kind that learns is a subclass, and a line in `parametric.KINDS`. Its constructor takes the arguments below, then
+    `learnable`, those of its `OPTIONS`, `device` and `dtype`. Its `forward` calls a function under `torch.fx.wrap`,
+    which TorchScript compiles. `set_learnable` sets `self.learnable` too, and makes no parameter of what its order does
+    not read. Options, `init` aside, are switches that the keys of the state dict tell (`options_of`).
 
     Args:
         J: log-2 of the scale.
@@ -29,10 +32,8 @@ class Bank(nn.Module):
         scales: log-2 of the scales of the low-passes, J among them; J alone unless given.
     """
 
-    kind = 'fixed'                                  # in `parametrization`, and in a checkpoint
-    follows_size = True                             # exactly, and not by resampling
-    certifiable = False                             # whether `nonexpansive` can be kept
-    filter_lr = 0.                                  # of Adam, that worked in trials
+    kind = 'fixed'                                  # the name that `parametrization` has for it
+    filter_lr = 1e-2                                # of the filters with Adam
     OPTIONS: Dict[str, Any] = {}                    # noqa: RUF012  (keywords of this kind's own, and their defaults)
     learnable = False
 
@@ -159,7 +160,6 @@ class PixelwiseBank(Bank):
     """
 
     kind = 'pixelwise'
-    follows_size = False
     filter_lr = 1e-3                                # Fourier coefficients are small numbers
     OPTIONS: Dict[str, Any] = {'init': 'tight_frame'}           # noqa: RUF012
 
@@ -310,6 +310,9 @@ def as_state(module: nn.Module, name: str, learnable: bool) -> None:
         setattr(module, name, nn.Parameter(tensor.detach()))
     else:
         module.register_buffer(name, tensor.detach())
+    kind = str(getattr(module, 'kind', ''))
+    if kind in module._buffers:                                 # it stays the last key
+        module.register_buffer(kind, module._buffers.pop(kind))
 
 
 def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[str], errors: List[str]) -> None:

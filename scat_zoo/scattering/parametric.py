@@ -14,7 +14,7 @@ saturates at the ends of a range, with unit slope at the tight frame, so that no
 The tight frame and every random start lie inside. The low-pass is fixed, unless `learn_lowpass`.
 """
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,6 @@ class MorletBank(Bank):
     """
 
     kind = 'morlet'
-    certifiable = True
     filter_lr = 1e-2                                # offsets of logarithms and angles
     OPTIONS: Dict[str, Any] = {                                 # noqa: RUF012
         'init': 'tight_frame', 'nonexpansive': False, 'learn_lowpass': False}
@@ -159,17 +158,15 @@ class EquivariantBank(MorletBank):
         return Numbers(morlet.tight_frame(self.J, self.L, turn.device).theta + turn, *others)
 
 
-# The kinds of learned banks, by the name that `parametrization` has for them.
-KINDS: Dict[str, Type[Union[PixelwiseBank, MorletBank]]] = {
-    bank.kind: bank for bank in (PixelwiseBank, MorletBank, EquivariantBank)}
+# The kinds of learned banks, subclasses of `Bank`, by the name that `parametrization` has for them.
+KINDS: Dict[str, Any] = {bank.kind: bank for bank in (PixelwiseBank, MorletBank, EquivariantBank)}
 
 
 def check(parametrization: str, options: Dict[str, Any]) -> Dict[str, Any]:
     """The options that differ from their defaults; refuses those that this kind of bank does not have.
 
     Raises:
-        TypeError: for a name that no kind has.
-        ValueError: in one sentence, for what this kind has not.
+        ValueError: in one sentence, for an unknown kind or init, or an option that this kind has not.
     """
     defaults = {name: default for bank in KINDS.values() for name, default in bank.OPTIONS.items()}
     if parametrization not in KINDS:
@@ -180,8 +177,8 @@ def check(parametrization: str, options: Dict[str, Any]) -> Dict[str, Any]:
     for name in changed:
         if name not in KINDS[parametrization].OPTIONS:
             having = ' or '.join(repr(kind) for kind, bank in KINDS.items() if name in bank.OPTIONS)
-            raise ValueError(f'{name}=True needs parametrization {having}: {parametrization} filters are themselves '
-                             'the parameters, and nothing bounds them or keeps their mean zero')
+            raise ValueError(f'{name}={changed[name]!r} needs parametrization {having}: {parametrization} filters have '
+                             'no such option')
     return changed
 
 

@@ -1,4 +1,4 @@
-"""The transform as everybody calls it, and what makes it fast. This is the door: `scattering2d` chooses how to compute.
+"""The transform as everybody calls it, and what makes it fast: `scattering2d`, the only entry, chooses how to compute.
 
 **The rule.** A device in `devices.DEVICES` computes in its own way what it says that it serves. The CPU (`run`) takes
 real matrix products, for float32 and float64 and filters of at most 1/2 GiB in weights (8 numbers for each of a filter:

@@ -53,24 +53,25 @@ def _plain_backward(x: Tensor, filters: List[Tensor], grads: Sequence[Tensor], n
 @torch.library.custom_op('scat_zoo::scattering2d', mutates_args=())
 def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
     """The same for `torch.compile`; `plan` has the scales in a row with the rest."""
-    return DEVICES[x.device.type].forward(x, filters, needs, _plan(plan), True)[0]
+    return DEVICES[x.device.type].forward(x, filters, needs, _from_numbers(plan), True)[0]
 
 
-def _plan(plan: List[int]) -> Plan:
+def _from_numbers(plan: List[int]) -> Plan:
     M, N, L, max_order, *scales = plan
     return Plan(M, N, L, max_order, tuple(scales))
 
 
 @operator.register_fake
 def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
-    return [x.new_empty(len(x), *shape) for shape in shapes.__wrapped__(_plan(plan))]      # symbols have no hash
+    sizes = shapes.__wrapped__(_from_numbers(plan))         # not out of the cache: symbols have no hash
+    return [x.new_empty(len(x), *size) for size in sizes]
 
 
 @torch.library.custom_op('scat_zoo::scattering2d_backward', mutates_args=())
 def operator_backward(x: Tensor, filters: List[Tensor], grads: List[Tensor], plan: List[int],
                       needs: List[bool]) -> List[Tensor]:
     """Gradients to x and to the filters; empty where not needed."""
-    results = DEVICES[x.device.type].backward(x, filters, grads, needs, _plan(plan), None)
+    results = DEVICES[x.device.type].backward(x, filters, grads, needs, _from_numbers(plan), None)
     return [x.new_empty(0) if t is None else t for t in results]
 
 

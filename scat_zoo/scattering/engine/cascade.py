@@ -1,7 +1,8 @@
 """The transform of a few images as a program of the steps in `steps`, and of its gradients. A chunk of maps goes
 through these:
 
-1. analysis of the images to coefficients, in two steps on each axis (`analyse_cols`, `_band`, `_groups`);
+1. analysis of the images to coefficients, in two steps on each axis: `analyse_cols`, then `analyse_band` and
+   `analyse_groups`;
 2. for each scale, `gather` of the coefficients by class, and `wavelets`: the fold, and half of the synthesis on rows;
 3. `layer`, the rest of the synthesis to real and imaginary parts, modulus, and on the modulus, the low-pass on columns
    and the analysis for order 2, band after band of rows, so that nothing of it leaves the processor's cache;

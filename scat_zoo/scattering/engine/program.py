@@ -44,8 +44,7 @@ def executed_by_python() -> Callable[..., None]:
 
 
 def executed_by_torch() -> Callable[..., None]:
-    """`execute` in TorchScript, which lets go of Python's lock: threads don't wait for one another at each operation.
-    """
+    """`execute` in TorchScript."""
     execute = torch.jit.CompilationUnit(SOURCE).execute
 
     def run(*lists: Any) -> None:
