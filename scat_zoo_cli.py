@@ -4,7 +4,7 @@ Outside the package, since importing any part of that registers the zoo.
 """
 import argparse
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Dict, List, Optional, Tuple
 
 COMMANDS = {
@@ -28,7 +28,11 @@ def parsers(number: str) -> Tuple[argparse.ArgumentParser, Dict[str, argparse.Ar
 def main(argv: Optional[List[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not COMMANDS.keys() & set(argv):                 # help, the version or a mistake: it ends here
-        parsers(version('scat_zoo'))[0].parse_args(argv)
+        try:
+            number = version('scat_zoo')
+        except PackageNotFoundError:
+            number = 'not installed'
+        parsers(number)[0].parse_args(argv)
     from scat_zoo import cli
 
     return cli.main(argv)

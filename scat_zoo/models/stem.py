@@ -1,5 +1,6 @@
 """The scattering front end of every architecture: images to a feature map whose channels are scattering paths."""
 import inspect
+import numbers
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -72,6 +73,9 @@ class ScatteringStem(nn.Module):
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
             raise TypeError(f'unexpected keyword {unknown[0]!r}; known: {", ".join(self.keywords())}')
+        for name, value in (('learnable', learnable), ('frozen_filters', frozen_filters)):
+            if not isinstance(value, bool):
+                raise ValueError(f'{name} must be True or False, got {value!r}')
         geometry.check(J, L, max_order)
         self.scales = geometry.check_scales(scales, J)
         changed = parametric.check(parametrization, options)
@@ -158,6 +162,9 @@ class ScatteringStem(nn.Module):
         self.img_size = img_size
 
     def _check_size(self, img_size: Tuple[int, int]) -> None:
+        if not isinstance(img_size, (tuple, list)) or len(img_size) != 2 or not all(
+                isinstance(side, numbers.Integral) for side in img_size):
+            raise ValueError(f'img_size must be (H, W) in pixels, got {img_size!r}')
         if 2 ** self.J > min(img_size):
             raise ValueError(f'J={self.J} needs images of at least {2 ** self.J} pixels a side, img_size is {img_size}')
 

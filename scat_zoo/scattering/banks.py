@@ -57,7 +57,8 @@ class Bank(nn.Module):
 
     def fits(self, state: Dict[str, Tensor]) -> bool:
         """Whether this is the state dict of a bank of this kind, of whatever size."""
-        return {key: t.ndim for key, t in state.items()} == {key: t.ndim for key, t in self.state_dict().items()}
+        return all(isinstance(t, Tensor) for t in state.values()) and (
+            {key: t.ndim for key, t in state.items()} == {key: t.ndim for key, t in self.state_dict().items()})
 
     def fitted(self, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """The state dict of a bank for images of another size, as this one can load it."""
@@ -220,6 +221,7 @@ class PixelwiseBank(Bank):
             setattr(self, name, nn.ModuleDict({key: kept[key] if key in kept else Filter(hat.clone(), self.learnable)
                                                for key, hat in hats.items()}))
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def set_image_size(self, image_size: Tuple[int, int]) -> None:
         """Resample the filters to that size. The parameters are others: build the optimiser afterwards."""
@@ -233,7 +235,7 @@ class PixelwiseBank(Bank):
                     stored.hat = nn.Parameter(hat, stored.hat.requires_grad) if learned else hat
 
     def fitted(self, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        if not self.fits(state) or not all(hat.isfinite().all() for hat in state.values()):
+        if not self.fits(state) or any(hat.is_meta or not hat.isfinite().all() for hat in state.values()):
             return state
         sides, border = state['phi.level0.hat'].shape, 2 << self.J
         if sides == self.phi['level0'].hat.shape or min(sides) <= border or any(n % (1 << self.J) for n in sides):

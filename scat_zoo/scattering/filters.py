@@ -47,9 +47,11 @@ def resample(hat: Tensor, M: int, N: int) -> Tensor:
     In a larger image zeros surround a response; in a smaller one it overlaps itself, as the convolution with it does
     there. Either way its sum stays, so that wavelets keep a mean of zero. Larger and back gives the same again.
     """
-    rows = _interpolation(hat.shape[-2], M).to(hat)
-    cols = _interpolation(hat.shape[-1], N).to(hat)
-    return torch.matmul(torch.matmul(rows, hat), cols.t())
+    # In float64, which autocast leaves alone; MPS has none.
+    precise = hat if hat.device.type == 'mps' else hat.double()
+    rows = _interpolation(hat.shape[-2], M).to(precise)
+    cols = _interpolation(hat.shape[-1], N).to(precise)
+    return torch.matmul(torch.matmul(rows, precise), cols.t()).to(hat.dtype)
 
 
 def resample_levels(levels: List[Tensor], M: int, N: int) -> List[Tensor]:

@@ -115,7 +115,11 @@ class MorletBank(Bank):
     def set_max_order(self, max_order: int) -> None:
         super().set_max_order(max_order)
         if max_order == 0:
-            self.set_learnable(self.learnable)
+            for name in Numbers._fields:
+                as_state(self, name, learnable=False)
+            if self.limit is not None:
+                as_state(self, 'limit', learnable=False)
+            self.learnable = self.learnable and self.lowpass is not None
 
     def wavelets(self) -> List[morlet.Wavelet]:
         own = Numbers(*(offset.detach().cpu() for offset in self._offsets()))
@@ -172,6 +176,9 @@ def check(parametrization: str, options: Dict[str, Any]) -> Dict[str, Any]:
     if parametrization not in KINDS:
         raise ValueError(f'unknown parametrization {parametrization!r}; known: {", ".join(KINDS)}')
     changed = {name: value for name, value in options.items() if value != defaults[name]}
+    for name, value in options.items():
+        if name != 'init' and not isinstance(value, bool):
+            raise ValueError(f'{name} must be True or False, got {value!r}')
     if changed.get('init', INITS[0]) not in INITS:
         raise ValueError(f'unknown init {changed["init"]!r}; known: {", ".join(INITS)}')
     for name in changed:

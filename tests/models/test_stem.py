@@ -101,6 +101,30 @@ def test_pixelwise_filters_serve_every_image_size(learnable, tmp_path):
     assert [p.requires_grad for p in moved.scattering.parameters()] == [True] * len(list(model.scattering.parameters()))
 
 
+def test_a_bad_size_changes_nothing():
+    for options in ({}, *({'learnable': True, **options} for options in OPTIONS)):
+        model = create(**options)
+        for size in ((32, 32, 32), (32,), 32.5, None, '32', (2, 32)):
+            with pytest.raises(ValueError, match=r'img_size'):
+                model.set_input_size(size)
+        assert model.scattering.img_size == model.scattering.bank.image_size == (16, 16)
+
+
+def test_states_without_values_load():
+    with torch.device('meta'):
+        a, b = create(learnable=True), create(learnable=True)
+    b.load_state_dict(a.state_dict())
+    with pytest.raises(RuntimeError, match='While copying the parameter'):
+        create(learnable=True).load_state_dict({**create(learnable=True).state_dict(),
+                                                'scattering.bank.phi.level0.hat': 3})
+
+
+@pytest.mark.parametrize('name', ['learnable', 'frozen_filters', 'nonexpansive', 'learn_lowpass'])
+def test_switches_are_booleans(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'false'"):
+        create(**{'parametrization': 'morlet', name: 'false'})
+
+
 def test_filters_of_no_image_size_are_refused():
     """Levels that do not belong together, sides that no padding gives."""
     state = learned().state_dict()

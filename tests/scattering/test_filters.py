@@ -56,6 +56,18 @@ def test_pixelwise_filters_follow_the_image(size, tolerance):
     assert again == pytest.approx(errors, abs=1e-14)
 
 
+def test_neither_autocast_nor_inference_mode_gets_into_the_filters():
+    bank, x = PixelwiseBank(2, 2, (16, 16)), torch.empty(24, 24)
+    expected = flat(bank(x))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(flat(bank(x)), expected, strict=True))
+        with torch.inference_mode():
+            bank.set_image_size((24, 24))
+    assert {p.dtype for p in bank.parameters()} == {torch.float32}
+    sum(hat.square().sum() for hat in flat(bank(x))).backward()
+    assert all(torch.equal(a, b) for a, b in zip(flat(bank(x)), expected, strict=True))
+
+
 def test_gradients_pass_the_change_of_size():
     hat = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda hat: (resample(hat, 10, 8), resample(hat, 4, 4)), (hat,))

@@ -282,3 +282,8 @@ def test_order_0_learns_the_low_pass_alone():
     bank.set_max_order(0)
     assert bank.learnable
     assert [name for name, _ in bank.named_parameters()] == ['lowpass']
+    held = MorletBank(2, 3, (16, 16), learn_lowpass=True, nonexpansive=True).requires_grad_(False)
+    keys = list(held.state_dict())
+    held.set_max_order(0)
+    assert not any(p.requires_grad for p in held.parameters())
+    assert sorted(held.state_dict()) == sorted(keys)
