@@ -73,12 +73,9 @@ class ScatteringStem(nn.Module):
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
             raise TypeError(f'unexpected keyword {unknown[0]!r}; known: {", ".join(self.keywords())}')
-        for name, value in (('learnable', learnable), ('frozen_filters', frozen_filters)):
-            if not isinstance(value, bool):
-                raise ValueError(f'{name} must be True or False, got {value!r}')
         geometry.check(J, L, max_order)
         self.scales = geometry.check_scales(scales, J)
-        changed = parametric.check(parametrization, options)
+        changed = parametric.check(parametrization, options, learnable=learnable, frozen_filters=frozen_filters)
         self.J, self.L, self.max_order, self.in_chans, self.img_size = J, L, max_order, in_chans, img_size
         self._check_size(img_size)
         self.default_parametrization = parametrization

@@ -166,7 +166,7 @@ class EquivariantBank(MorletBank):
 KINDS: Dict[str, Any] = {bank.kind: bank for bank in (PixelwiseBank, MorletBank, EquivariantBank)}
 
 
-def check(parametrization: str, options: Dict[str, Any]) -> Dict[str, Any]:
+def check(parametrization: str, options: Dict[str, Any], **switches: bool) -> Dict[str, Any]:
     """The options that differ from their defaults; refuses those that this kind of bank does not have.
 
     Raises:
@@ -176,7 +176,7 @@ def check(parametrization: str, options: Dict[str, Any]) -> Dict[str, Any]:
     if parametrization not in KINDS:
         raise ValueError(f'unknown parametrization {parametrization!r}; known: {", ".join(KINDS)}')
     changed = {name: value for name, value in options.items() if value != defaults[name]}
-    for name, value in options.items():
+    for name, value in {**switches, **options}.items():
         if name != 'init' and not isinstance(value, bool):
             raise ValueError(f'{name} must be True or False, got {value!r}')
     if changed.get('init', INITS[0]) not in INITS:

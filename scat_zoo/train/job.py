@@ -72,26 +72,15 @@ class Way:
 
 @dataclass
 class Plan:
-    """What is to be done, as images and what is asked for tell it.
-
-    Attributes:
-        data: the images as the models get them.
-        template: a model for them, which the probe fits, if there is one.
-        given: its keywords that are asked for, the image size aside.
-        candidates: keywords that the probe chooses between; none for the template's own.
-        names: of the ways.
-        training: of those by gradients, as far as no probe tells the rate.
-        asked: the way to keep, None for the best.
-        lines: what is told of all this, in order.
-    """
-    data: Data
-    template: ScatteringModel
-    given: Dict[str, Any]
-    candidates: List[Dict[str, Any]]
-    names: List[str]
-    training: Training
-    asked: Optional[str]
-    lines: List[Tuple[str, str]]
+    """What is to be done, as images and what is asked for tell it."""
+    data: Data                              # as the models get them
+    template: ScatteringModel               # for these images; the probe fits it, if there is one
+    given: Dict[str, Any]                   # keywords that are asked for, the image size aside
+    candidates: List[Dict[str, Any]]        # keywords that the probe chooses between; none for the template's own
+    names: List[str]                        # of the ways
+    training: Training                      # of those by gradients, as far as no probe tells the rate
+    asked: Optional[str]                    # the way to keep, None for the best
+    lines: List[Tuple[str, str]]            # what is told of all this, in order
 
 
 def train(job: Job, device: torch.device) -> None:

@@ -22,7 +22,7 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
     """
     file = output / 'settings.json'
     others = output.is_dir() and any(
-        entry.name not in (file.name, file.with_suffix('.partial').name, LOCK) for entry in output.iterdir())
+        entry.name not in (file.name, f'{file.name}.partial', LOCK) for entry in output.iterdir())
     if not file.exists():
         if others:
             raise ValueError(f'{output} is not empty and holds no run; choose another --output')
@@ -118,7 +118,7 @@ def read_json(file: Path) -> Any:
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """What to write in place of this file, which it becomes at the end of the block; nothing is left of half of it."""
-    partial = file.with_suffix('.partial')
+    partial = file.with_name(f'{file.name}.partial')
     try:
         yield partial
     except BaseException:

@@ -20,7 +20,7 @@ def run(tmp_path):
 def test_folders_of_a_first_run(tmp_path):
     run_folder.check_folder(tmp_path / 'absent', settings(), False)
     run_folder.check_folder(tmp_path, settings(), False)
-    for name in (run_folder.LOCK, 'settings.partial'):          # as a run leaves them that could not begin
+    for name in (run_folder.LOCK, 'settings.json.partial'):          # as a run leaves them that could not begin
         (tmp_path / name).write_text('')
     run_folder.check_folder(tmp_path, settings(), True)
     (tmp_path / 'thesis.tex').write_text('')
@@ -102,3 +102,22 @@ def test_files_are_whole_or_as_before(tmp_path):
     run_folder.write_csv(table, ('a', 'b'), [(1, 'two, three'), (2, None)])
     assert table.read_bytes() == b'a,b\r\n1,"two, three"\r\n2,\r\n'
     assert {p.suffix for p in tmp_path.iterdir()} == {'.json', '.csv'}
+
+
+def test_a_file_beside_it_of_a_like_name_is_left_alone(tmp_path):
+    """As the rest of what is written stands beside it, whatever its name, until it is whole."""
+    other, file = tmp_path / 'table.partial', tmp_path / 'table.csv'
+    other.write_text('mine')
+
+    def fail(target):
+        with run_folder.whole(target) as partial:
+            partial.write_text('half')
+            raise KeyError
+    for target in (file, other):
+        with pytest.raises(KeyError):
+            fail(target)
+        assert other.read_text() == 'mine'
+        assert sorted(tmp_path.iterdir()) == [other]
+    run_folder.write_csv(file, ['a'], [[1]])
+    assert other.read_text() == 'mine'
+    assert sorted(tmp_path.iterdir()) == [file, other]

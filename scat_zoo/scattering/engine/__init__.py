@@ -10,8 +10,7 @@ under `use_engine(False)`. To `torch.compile` a device's way is one operator.
 `autograd` lets torch differentiate and compile it. `run` has constants, chunks and threads; `cascade` puts together the
 `steps`, which are recorded as a `program` on `matrices`.
 """
-from types import TracebackType
-from typing import List, Optional, Type
+from typing import List
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +36,7 @@ class use_engine:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(self, *error: object) -> None:
         global _enabled
         _enabled = self.before
 
