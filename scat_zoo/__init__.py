@@ -6,12 +6,13 @@ from .models.scat_linear import ScatLinear, scat_linear
 from .models.scat_mlp import ScatMlp, scat_mlp
 from .models.scat_resnet import ScatResNet, scat_resnet, scat_resnet18, scat_tiny
 from .scattering.engine import use_engine
+from .scattering.memory import empty_cache
 from .scattering.torch2d import Scattering2D, ScatteringTorch2D
 
 __version__ = '0.1.0'
 
 __all__ = [
     'ExampleLinearClassifier', 'ScatLinear', 'ScatMlp', 'ScatResNet', 'Scattering2D', 'ScatteringBase',
-    'ScatteringTorch2D', 'param_groups', 'scat_linear', 'scat_mlp', 'scat_resnet', 'scat_resnet18', 'scat_tiny',
-    'use_engine',
+    'ScatteringTorch2D', 'empty_cache', 'param_groups', 'scat_linear', 'scat_mlp', 'scat_resnet',
+    'scat_resnet18', 'scat_tiny', 'use_engine',
 ]

@@ -1,7 +1,7 @@
 """What all models of the zoo share: the scattering and its norm, timm's methods, freezing, parameter groups."""
 import inspect
 import math
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import get_device_dtype, to_2tuple
@@ -9,31 +9,41 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from ..scattering import geometry
+from ..scattering.loading import AllOrNothing
+from ..wording import nearest, some
 from .heads import ScatteringHead, ScatteringNorm
 from .stem import ScatteringStem
 from .upstream import feature_take_indices, update_model_input_size
 
 
-class Freezing(nn.Module):
-    """Freezes the halves of a model whose front end is its child `scattering`. Buffers have no gradient anyway."""
+class Freezing(AllOrNothing):
+    """Freezes the halves of a model whose front end is its child `scattering`. Buffers have no gradient anyway.
+
+    A gradient from before goes too: an optimiser's next step would apply it.
+    """
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters that are not scattering filters, for an optimiser group of their own."""
         return (p for name, p in self.named_parameters() if not name.startswith('scattering.'))
 
     def freeze_scattering(self) -> None:
-        self.scattering.requires_grad_(False)
+        _hold(p for name, p in self.named_parameters() if name.startswith('scattering.'))
 
     def unfreeze_scattering(self) -> None:
         self.scattering.requires_grad_(True)
 
     def freeze_classifier(self) -> None:
-        for p in self.head_parameters():
-            p.requires_grad_(False)
+        _hold(self.head_parameters())
 
     def unfreeze_classifier(self) -> None:
         for p in self.head_parameters():
             p.requires_grad_(True)
+
+
+def _hold(parameters: Iterable[nn.Parameter]) -> None:
+    for p in parameters:
+        p.requires_grad_(False)
+        p.grad = None
 
 
 class ScatteringModel(Freezing):
@@ -62,14 +72,20 @@ class ScatteringModel(Freezing):
         known = self.keywords()
         unknown = [name for name in filters if name not in known]
         if unknown:
-            raise TypeError(f'{type(self).__name__} has no keyword {", ".join(unknown)}; known: {", ".join(known)}')
+            raise TypeError(f'{type(self).__name__} has no keyword {some(unknown, 60)}; {nearest(unknown[0], known)}')
         if 'img_size' in filters:
             filters['img_size'] = to_2tuple(filters['img_size'])
+        num_classes = geometry.integer('num_classes', num_classes, least=0)
+        if not 0 <= log_floor < math.inf:
+            raise ValueError(f'log_floor must be 0, for no logarithm, or a positive number, got {log_floor}')
+        if not 0 <= drop_rate <= 1:
+            raise ValueError(f'drop_rate must be a share from 0 to 1, got {drop_rate}')
         self.scattering = ScatteringStem(**filters)
         placed = {name: filters.get(name) for name in ('device', 'dtype')}
         self.norm = ScatteringNorm(self.scattering.order_channels(), log_floor, **placed)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, self.scattering.in_chans, drop_rate
-        self.pool_grid = to_2tuple(pool_grid or geometry.output_size(*self.scattering.img_size, self.scattering.J))
+        grid = geometry.output_size(*self.scattering.img_size, self.scattering.J) if pool_grid is None else pool_grid
+        self.pool_grid = geometry.image_size('pool_grid', to_2tuple(grid), least=1)
         self.grad_checkpointing = False
         self.pretrained_cfg: Dict[str, Any]                     # timm's, like the next
         self._model_args: Dict[str, Any]

@@ -11,6 +11,7 @@ from timm.models import checkpoint, generate_default_cfgs
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
+from ..wording import brief, nearest
 from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg  # noqa: F401  (timm looks for checkpoint_filter_fn here)
 from .model import ScatteringModel
@@ -54,12 +55,14 @@ class ScatResNet(ScatteringModel):
             **kwargs: Any,
     ) -> None:
         if output_stride not in (8, 16, 32):
-            raise ValueError(f'output_stride must be 8, 16 or 32, got {output_stride}')
+            raise ValueError(f'output_stride must be 8, 16 or 32, got {brief(repr(output_stride), 60)}')
         if not len(channels) == len(depths) == len(strides):
             raise ValueError('channels, depths and strides must be of one length, the number of stages, got '
-                             f'{channels}, {depths} and {strides}')
+                             f'{brief(channels, 40)}, {brief(depths, 40)} and {brief(strides, 40)}')
         if block not in BLOCKS:
-            raise ValueError(f'unknown block {block!r}; known: {", ".join(BLOCKS)}')
+            raise ValueError(f'unknown block {brief(repr(block), 60)}; {nearest(block, BLOCKS)}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be a share from 0 to below 1, got {drop_path_rate}')
         super().__init__(num_classes, pool_grid=pool_grid, **kwargs)
         dd = get_device_dtype(self.norm)
         in_width, width = sum(self.scattering.order_channels()), channels[0]

@@ -1,35 +1,20 @@
 """The scattering front end of every architecture: images to a feature map whose channels are scattering paths."""
 import inspect
-import numbers
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..scattering import engine, frame, geometry, morlet, parametric
 from ..scattering import scales as several
 from ..scattering.banks import Bank, FixedBank, PixelwiseBank
 from ..scattering.filters import Filters
+from ..scattering.geometry import Channel as Channel  # by this name since 0.1.0
+from ..scattering.loading import AllOrNothing
+from ..wording import brief, nearest
 
 
-class Channel(NamedTuple):
-    """An output channel: its scattering path, as in `geometry.Path`, the image channel that it comes from, and where.
-
-    It is low-passed at `scale` (log-2), and of the 2^(J - scale) x 2^(J - scale) samples in a cell of the feature map
-    it is that of row dy and column dx. The first, (0, 0), is where the channels of scale J are.
-    """
-    order: int
-    j1: Optional[int]
-    theta1: Optional[int]
-    j2: Optional[int]
-    theta2: Optional[int]
-    colour: int
-    scale: int
-    dy: int
-    dx: int
-
-
-class ScatteringStem(nn.Module):
+class ScatteringStem(AllOrNothing):
     """Scattering of (B, C, H, W) images into (B, paths * C, H // 2^J, W // 2^J), path-major.
 
     Fixed filters are analytic, follow the size of the image and stay out of the state dict. What is learned is part of
@@ -58,12 +43,13 @@ class ScatteringStem(nn.Module):
 
     Raises:
         ValueError: if an option is out of range, or img_size below 2^J.
-        TypeError: for a keyword that is none of these.
+        TypeError: for a keyword that is none of these, or no number where there must be one.
         RuntimeError: on images with another number of channels, or too small.
+        TypeError: on images of float64 where the filters are float32, or the reverse.
     """
 
     # TorchScript would compile them.
-    __jit_unused_properties__ = ('learnable', 'parametrization', 'nonexpansive', 'paths', 'channels')
+    __jit_unused_properties__ = ('learnable', 'mode', 'parametrization', 'nonexpansive', 'paths', 'channels')
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
@@ -72,12 +58,13 @@ class ScatteringStem(nn.Module):
         super().__init__()
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
-            raise TypeError(f'unexpected keyword {unknown[0]!r}; known: {", ".join(self.keywords())}')
-        geometry.check(J, L, max_order)
+            raise TypeError(f'the stem has no keyword {brief(unknown[0], 60)}; {nearest(unknown[0], self.keywords())}')
+        J, L, max_order = geometry.check(J, L, max_order)
         self.scales = geometry.check_scales(scales, J)
         changed = parametric.check(parametrization, options, learnable=learnable, frozen_filters=frozen_filters)
-        self.J, self.L, self.max_order, self.in_chans, self.img_size = J, L, max_order, in_chans, img_size
-        self._check_size(img_size)
+        self.J, self.L, self.max_order = J, L, max_order
+        self.in_chans = geometry.integer('in_chans', in_chans, least=1)
+        self.img_size = img_size = self._checked_size(img_size)
         self.default_parametrization = parametrization
         if learnable or frozen_filters or changed:
             self.bank = self._bank(parametrization, learnable, device, dtype, **changed)
@@ -93,6 +80,11 @@ class ScatteringStem(nn.Module):
     @property
     def learnable(self) -> bool:
         return self.bank.learnable
+
+    @property
+    def mode(self) -> str:
+        """What the filters are: 'fixed' (analytic), 'learnable' (parameters that require grad) or 'frozen'."""
+        return self.bank.mode
 
     @property
     def parametrization(self) -> str:
@@ -154,16 +146,16 @@ class ScatteringStem(nn.Module):
         Raises:
             ValueError: if a side is below 2^J.
         """
-        self._check_size(img_size)
-        self.bank.set_image_size(img_size)
-        self.img_size = img_size
+        self.img_size = self._checked_size(img_size)
+        self.bank.set_image_size(self.img_size)
 
-    def _check_size(self, img_size: Tuple[int, int]) -> None:
-        if not isinstance(img_size, (tuple, list)) or len(img_size) != 2 or not all(
-                isinstance(side, numbers.Integral) for side in img_size):
-            raise ValueError(f'img_size must be (H, W) in pixels, got {img_size!r}')
-        if 2 ** self.J > min(img_size):
-            raise ValueError(f'J={self.J} needs images of at least {2 ** self.J} pixels a side, img_size is {img_size}')
+    def _checked_size(self, img_size: Sequence[int]) -> Tuple[int, int]:
+        height, width = geometry.image_size('img_size', img_size)
+        if not max(0, min(height, width)) >> self.J:
+            least = 1 << self.J if self.J < 30 else '2^J'
+            raise ValueError(f'J={brief(self.J, 20)} needs images of at least {least} pixels a side, img_size is '
+                             f'{brief((height, width), 60)}: take a smaller J, or larger images')
+        return height, width
 
     @torch.no_grad()
     def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Filters:
@@ -200,7 +192,8 @@ class ScatteringStem(nn.Module):
         self.bank.set_max_order(max_order)
 
     def forward(self, x: Tensor) -> Tensor:
-        return scattering_map(x, self.bank(x), self.scales, self.L, self.max_order, self.in_chans)
+        x = checked(x, self.in_chans)
+        return scattering_map(x, self.bank(x), self.scales, self.L, self.max_order)
 
     def _bank(self, parametrization: str, learnable: bool, device: Optional[torch.device],
               dtype: Optional[torch.dtype], **options: Any) -> Bank:
@@ -242,7 +235,7 @@ class ScatteringStem(nn.Module):
         return None
 
     def extra_repr(self) -> str:
-        mode = 'learnable' if self.learnable else 'frozen' if self.bank.kind in parametric.KINDS else 'fixed'
+        mode = self.mode
         if mode != 'fixed':
             mode += f', parametrization={self.parametrization}'
         scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
@@ -251,9 +244,30 @@ class ScatteringStem(nn.Module):
 
 
 @torch.fx.wrap
-def scattering_map(x: Tensor, filters: Filters, scales: List[int], L: int, max_order: int, in_chans: int) -> Tensor:
-    """(B, C, H, W) -> (B, maps * C, h, w)."""
+def checked(x: Tensor, in_chans: int) -> Tensor:
+    """Images (B, C, H, W), refused if they are none."""
+    if not torch.jit.is_scripting() and not isinstance(x, Tensor):
+        raise TypeError(f'expected a tensor of images (B, {in_chans}, H, W), got {brief(type(x).__name__, 60)}: '
+                        'torch.as_tensor(x) makes one of an array')
     if x.dim() != 4 or x.shape[1] != in_chans:
-        raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {x.shape}')
+        hint = ''
+        if x.dim() == 4 and x.shape[3] == in_chans:
+            hint = ': channels come before height and width, x.permute(0, 3, 1, 2)'
+        elif x.dim() == 3 and x.shape[0] == in_chans:
+            hint = ': one image is a batch too, x.unsqueeze(0)'
+        elif x.dim() == 4:
+            hint = ': in_chans of the model tells how many channels there are'
+        raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {list(x.shape)}{hint}')
+    return x
+
+
+@torch.fx.wrap
+def scattering_map(x: Tensor, filters: Filters, scales: List[int], L: int, max_order: int) -> Tensor:
+    """(B, C, H, W) -> (B, maps * C, h, w)."""
+    of_filters = filters.phi[0][0].dtype
+    if (x.dtype == torch.float64) != (of_filters == torch.float64) and (
+            x.dtype == torch.float64 or x.dtype == torch.float32):
+        raise TypeError(f'images are {x.dtype}, filters {of_filters}: convert the images, x.float() or x.double(), or '
+                        'the model')
     coefficients = engine.scattering2d(x.contiguous(), filters, scales, max_order)
     return several.path_major(coefficients, scales, L, max_order).flatten(1, 2)

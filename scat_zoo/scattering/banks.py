@@ -32,6 +32,7 @@ class Bank(nn.Module):
         scales: log-2 of the scales of the low-passes, J among them; J alone unless given.
     """
 
+    __jit_unused_properties__ = ('mode',)           # TorchScript would compile it
     kind = 'fixed'                                  # the name that `parametrization` has for it
     filter_lr = 1e-2                                # of the filters with Adam
     OPTIONS: Dict[str, Any] = {}                    # noqa: RUF012  (keywords of this kind's own, and their defaults)
@@ -45,6 +46,13 @@ class Bank(nn.Module):
         # The name of a kind is a key of its state dict; these came before that, and differ in their keys or shapes.
         if self.kind not in ('fixed', 'pixelwise', 'morlet', 'equivariant'):
             self.register_buffer(self.kind, torch.empty(0))
+
+    @property
+    def mode(self) -> str:
+        """'fixed' (analytic), 'learnable' (parameters that require grad) or 'frozen' (learned or drawn, then held)."""
+        if self.kind == Bank.kind:
+            return 'fixed'
+        return 'learnable' if any(p.requires_grad for p in self.parameters()) else 'frozen'
 
     @classmethod
     def options_of(cls, keys: Sequence[str]) -> Dict[str, Any]:
@@ -66,11 +74,11 @@ class Bank(nn.Module):
 
     def reset_parameters(self) -> None:
         """Give every filter its initial values again."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define reset_parameters()')
 
     def set_learnable(self, learnable: bool) -> None:
         """Turn what is learned into parameters that require grad, or into buffers, keeping the values."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define set_learnable()')
 
     def set_max_order(self, max_order: int) -> None:
         """Give out the filters that the orders up to max_order read."""
@@ -158,6 +166,7 @@ class PixelwiseBank(Bank):
         J, L, image_size, max_order, scales: as for `Bank`.
         learnable: whether the filters are parameters or buffers.
         init: 'tight_frame', or 'random' for Morlet wavelets drawn at random.
+        border: as for `geometry.padded_size`.
     """
 
     kind = 'pixelwise'
@@ -166,9 +175,9 @@ class PixelwiseBank(Bank):
 
     def __init__(self, J: int, L: int, image_size: Tuple[int, int], max_order: int = 2,
                  scales: Optional[Sequence[int]] = None, learnable: bool = True, init: str = 'tight_frame',
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+                 border: int = 1, device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
         super().__init__(J, L, image_size, max_order, scales)
-        self.learnable, self.init = learnable, init
+        self.learnable, self.init, self.border = learnable, init, border
         self.phi: Mapping[str, Filter]              # `nn.ModuleDict`s; TorchScript knows no such types in the class
         self.psi: Mapping[str, Filter]
         for name, hats in self._named(self._start(torch.empty(0, device=device, dtype=dtype))).items():
@@ -176,7 +185,7 @@ class PixelwiseBank(Bank):
 
     def _start(self, like: Tensor) -> Filters:
         """Initial filters, of this type and on this device."""
-        M, N = geometry.padded_size(self.image_size[0], self.image_size[1], self.J)
+        M, N = geometry.padded_size(self.image_size[0], self.image_size[1], self.J, self.border)
         low = len(self.scales)
         hat = _filter_bank(M, N, self.scales, self.L, like.dtype, like)
         if self.init == 'random' and not like.is_meta:
@@ -195,6 +204,15 @@ class PixelwiseBank(Bank):
     def reset_parameters(self) -> None:
         """Give every filter its initial value again, or another random one."""
         self.copy_filters(self._start(self.phi['level0'].hat.detach()))
+
+    def is_analytic(self) -> bool:
+        """Whether every filter has the value that the tight frame gives it."""
+        own, first = self.own(), self.phi['level0'].hat
+        if first.is_meta or self.init != INITS[0]:
+            return first.is_meta
+        start = self._start(first)
+        return all(torch.equal(a, b) for a, b in zip([hat for levels in (*own.phi, *own.psi) for hat in levels],
+                                                     [hat for levels in (*start.phi, *start.psi) for hat in levels]))
 
     @torch.no_grad()
     def copy_filters(self, filters: Filters) -> None:
@@ -225,7 +243,7 @@ class PixelwiseBank(Bank):
     @torch.no_grad()
     def set_image_size(self, image_size: Tuple[int, int]) -> None:
         """Resample the filters to that size. The parameters are others: build the optimiser afterwards."""
-        filters = resized(self.own(), torch.empty(image_size, device='meta'))
+        filters = resized(self.own(), torch.empty(image_size, device='meta'), self.border)
         super().set_image_size(image_size)
         for name, hats in self._named(filters).items():
             for key, hat in hats.items():
@@ -237,14 +255,15 @@ class PixelwiseBank(Bank):
     def fitted(self, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
         if not self.fits(state) or any(hat.is_meta or not hat.isfinite().all() for hat in state.values()):
             return state
-        sides, border = state['phi.level0.hat'].shape, 2 << self.J
-        if sides == self.phi['level0'].hat.shape or min(sides) <= border or any(n % (1 << self.J) for n in sides):
+        sides = state['phi.level0.hat'].shape
+        if sides == self.phi['level0'].hat.shape or min(sides) < 1 or any(n % (1 << self.J) for n in sides):
             return state
-        other = PixelwiseBank(self.J, self.L, (sides[0] - border, sides[1] - border), self.max_order, self.scales,
-                              learnable=False, dtype=torch.float64)
+        other = PixelwiseBank(self.J, self.L, (sides[0], sides[1]), self.max_order, self.scales, learnable=False,
+                              border=0, dtype=torch.float64)
         if any(hat.shape != state[key].shape for key, hat in other.state_dict().items()):
             return state
         other.load_state_dict(state)
+        other.border = self.border
         other.set_image_size(self.image_size)
         return {key: hat.to(state[key].dtype) for key, hat in other.state_dict().items()}
 
@@ -268,19 +287,17 @@ class PixelwiseBank(Bank):
         return Filters(phi, psi)
 
     def forward(self, x: Tensor) -> Filters:
-        return resized(self.own(), x)
+        return resized(self.own(), x, self.border)
 
     def __repr__(self) -> str:
         # One line: a line for each of its filters would bury the model.
-        count = len(self.phi) + len(self.psi)
-        state = 'learnable' if self.learnable else 'frozen'
-        return f'PixelwiseBank({self.extra_repr()}, {count} {state} filters)'
+        return f'PixelwiseBank({self.extra_repr()}, {len(self.phi) + len(self.psi)} filters)'
 
 
 @torch.fx.wrap
-def resized(filters: Filters, x: Tensor) -> Filters:
+def resized(filters: Filters, x: Tensor, border: int = 1) -> Filters:
     """Filters for images x (..., H, W): these, or if x is padded to another size, their impulse responses there."""
-    M, N = padded_size(x, len(filters.psi))
+    M, N = padded_size(x, len(filters.psi), border)
     finest = filters.phi[0][0]
     if finest.shape[0] == M and finest.shape[1] == N:
         return filters
@@ -307,6 +324,10 @@ def as_state(module: nn.Module, name: str, learnable: bool) -> None:
     if learnable and isinstance(tensor, nn.Parameter):
         tensor.requires_grad_(True)
         return
+    if isinstance(tensor, nn.Parameter):
+        # Memory of its own: an optimiser that still holds the parameter would go on moving its values.
+        with torch.inference_mode(False):
+            tensor = tensor.detach().clone()
     delattr(module, name)
     if learnable:
         setattr(module, name, nn.Parameter(tensor.detach()))
@@ -329,12 +350,12 @@ def _filter_bank(M: int, N: int, scales: List[int], L: int, dtype: torch.dtype, 
     """`morlet.filter_bank` where `like` is, for reading only: it may be out of the cache."""
     # A tensor subclass may be fake, and must not get into the cache.
     plain = type(like) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
-    build = _cached_filter_bank if plain else _cached_filter_bank.__wrapped__
+    build = cached_filter_bank if plain else cached_filter_bank.__wrapped__
     return build(M, N, tuple(scales), L, dtype, like.device)
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_filter_bank(M: int, N: int, scales: Tuple[int, ...], L: int, dtype: torch.dtype,
+def cached_filter_bank(M: int, N: int, scales: Tuple[int, ...], L: int, dtype: torch.dtype,
                         device: torch.device) -> Tensor:
     # A function of its arguments alone, so it can't go stale; nobody may write into the result.
     with torch.inference_mode(False), torch.no_grad():

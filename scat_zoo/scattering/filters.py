@@ -81,10 +81,10 @@ def _interpolation(before: int, after: int) -> Tensor:
     return torch.cat([new.cos() * weight, new.sin() * weight], 1) @ torch.cat([old.cos(), old.sin()], 1).t()
 
 
-def padded_size(x: Tensor, J: int) -> Tuple[int, int]:
+def padded_size(x: Tensor, J: int, border: int = 1) -> Tuple[int, int]:
     """The padded size of images x (..., H, W), which must be large enough."""
     height, width = x.shape[-2], x.shape[-1]
     if (1 << J) > height or (1 << J) > width:
         raise RuntimeError(f'The smallest dimension should be larger than 2^J. (2^J is {1 << J}, the image '
                            f'({height},{width}))')
-    return geometry.padded_size(height, width, J)
+    return geometry.padded_size(height, width, J, border)

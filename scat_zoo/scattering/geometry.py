@@ -1,6 +1,11 @@
 """Padding, output size, the table of scattering paths, and which filter is read at which level. Plain integers."""
 import numbers
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+import operator
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..wording import brief
+
+BOUNDARIES = ('reflect', 'periodic')
 
 
 class Path(NamedTuple):
@@ -12,10 +17,31 @@ class Path(NamedTuple):
     theta2: Optional[int] = None
 
 
-def padded_size(height: int, width: int, J: int) -> Tuple[int, int]:
-    """Size of the reflected image on which the transform works, multiples of 2^J (kymatio's compute_padding)."""
+class Channel(NamedTuple):
+    """An output channel: its scattering path, as in `Path`, the image channel that it comes from, and where.
+
+    It is low-passed at `scale` (log-2), and of the 2^(J - scale) x 2^(J - scale) samples in a cell of the feature map
+    it is that of row dy and column dx. The first, (0, 0), is where the channels of scale J are.
+    """
+    order: int
+    j1: Optional[int]
+    theta1: Optional[int]
+    j2: Optional[int]
+    theta2: Optional[int]
+    colour: int
+    scale: int
+    dy: int
+    dx: int
+
+
+def padded_size(height: int, width: int, J: int, border: int = 1) -> Tuple[int, int]:
+    """Size of the image on which the transform works, multiples of 2^J.
+
+    Args:
+        border: cells of 2^J pixels that are padding, on each side: 1 as kymatio's compute_padding has it, 0 for none.
+    """
     scale = 1 << J
-    return (height // scale + 2) * scale, (width // scale + 2) * scale
+    return (height // scale + 2 * border) * scale, (width // scale + 2 * border) * scale
 
 
 def output_size(height: int, width: int, J: int) -> Tuple[int, int]:
@@ -48,20 +74,73 @@ def levels(scales: List[int], max_order: int) -> Tuple[List[int], List[int]]:
     return phi, [max(j, 1) if max_order >= 2 else max_order for j in range(scales[0])]
 
 
-def check(J: int, L: int, max_order: int) -> None:
-    """Refuse parameters for which there is no transform.
+def check(J: Any, L: Any, max_order: Any) -> Tuple[int, int, int]:
+    """These three as plain integers, from whatever stands for one: NumPy's, arrays and tensors without dimensions.
 
     Raises:
         TypeError: if one is not an integer.
         ValueError: if J or L is below 1 or max_order is neither 1 nor 2.
     """
-    for name, value in (('J', J), ('L', L), ('max_order', max_order)):
-        if not isinstance(value, numbers.Integral):
-            raise TypeError(f'{name} must be an integer, got {value!r}')
+    J, L, max_order = integer('J', J), integer('L', L), integer('max_order', max_order)
     if J < 1 or L < 1:
-        raise ValueError(f'J and L must be at least 1, got J={J}, L={L}')
+        raise ValueError(f'J and L must be at least 1, got J={brief(J, 40)}, L={brief(L, 40)}')
     if max_order not in (1, 2):
-        raise ValueError(f'max_order must be 1 or 2, got {max_order}')
+        raise ValueError(f'max_order must be 1 or 2, got {brief(max_order, 40)}')
+    return J, L, max_order
+
+
+def integer(name: str, value: Any, least: Optional[int] = None) -> int:
+    """The plain integer that a value stands for.
+
+    Raises:
+        TypeError: if it is none.
+        ValueError: if it is below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f'{name} must be an integer, got {brief(repr(value), 60)}') from None
+    if isinstance(value, bool):
+        raise TypeError(f'{name} must be an integer, got {value}')
+    if least is not None and number < least:
+        raise ValueError(f'{name} must be at least {least}, got {brief(number, 40)}')
+    return number
+
+
+def image_size(name: str, value: Any, least: Optional[int] = None) -> Tuple[int, int]:
+    """(H, W) as plain integers.
+
+    Raises:
+        ValueError: if there are not two integers, or one is below `least`.
+    """
+    try:
+        sides = [operator.index(side) for side in value]
+    except TypeError:
+        sides = []
+    if len(sides) != 2:
+        hint = ''
+        if isinstance(value, numbers.Integral):
+            hint = f': a square image is {brief((value, value), 60)}'
+        elif len(sides) == 3:
+            hint = ': without the channels'
+        raise ValueError(f'{name} must be (H, W) in pixels, got {brief(repr(value), 60)}{hint}')
+    return integer(name, sides[0], least), integer(name, sides[1], least)
+
+
+def check_boundary(boundary: str, height: int, width: int, J: int) -> int:
+    """The border for `padded_size`.
+
+    Raises:
+        ValueError: for an unknown boundary, or sides of a periodic image that are no multiples of 2^J.
+    """
+    if boundary not in BOUNDARIES:
+        raise ValueError(f'boundary must be one of {", ".join(BOUNDARIES)}, got {brief(repr(boundary), 60)}')
+    if boundary == 'reflect':
+        return 1
+    if height % (1 << J) or width % (1 << J):
+        raise ValueError(f"boundary='periodic' needs sides that are multiples of 2^J = {1 << J}, "
+                         f'got {height} x {width}')
+    return 0
 
 
 def check_scales(scales: Optional[Sequence[int]], J: int) -> List[int]:
@@ -75,5 +154,6 @@ def check_scales(scales: Optional[Sequence[int]], J: int) -> List[int]:
     found = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
     integers = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
     if not integers or J not in found or len(set(found)) < len(found) or min(found) < 1 or max(found) > J:
-        raise ValueError(f'scales must be distinct integers from 1 to J={J}, J itself among them, got {scales!r}')
+        raise ValueError(f'scales must be distinct integers from 1 to J={J}, J itself among them, got '
+                         f'{brief(repr(scales), 60)}')
     return sorted((int(s) for s in found), reverse=True)

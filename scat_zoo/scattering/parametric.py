@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..wording import brief, nearest
 from . import frame, morlet
 from .banks import INITS, Bank, PixelwiseBank, as_state, refuse_non_finite
 from .filters import Filters, from_finest, padded_size
@@ -139,7 +140,7 @@ class MorletBank(Bank):
 
     def extra_repr(self) -> str:
         made = ''.join(f', {name}' for name, value in self.options().items() if value)
-        return f'{super().extra_repr()}, {"learnable" if self.learnable else "frozen"}{made}'
+        return super().extra_repr() + made
 
 
 class EquivariantBank(MorletBank):
@@ -173,19 +174,20 @@ def check(parametrization: str, options: Dict[str, Any], **switches: bool) -> Di
         ValueError: in one sentence, for an unknown kind or init, or an option that this kind has not.
     """
     defaults = {name: default for bank in KINDS.values() for name, default in bank.OPTIONS.items()}
-    if parametrization not in KINDS:
-        raise ValueError(f'unknown parametrization {parametrization!r}; known: {", ".join(KINDS)}')
+    if not isinstance(parametrization, str) or parametrization not in KINDS:
+        raise ValueError(f'unknown parametrization {brief(repr(parametrization), 60)}; '
+                         f'{nearest(parametrization, KINDS)}')
     changed = {name: value for name, value in options.items() if value != defaults[name]}
     for name, value in {**switches, **options}.items():
         if name != 'init' and not isinstance(value, bool):
-            raise ValueError(f'{name} must be True or False, got {value!r}')
+            raise ValueError(f'{name} must be True or False, got {brief(repr(value), 60)}')
     if changed.get('init', INITS[0]) not in INITS:
-        raise ValueError(f'unknown init {changed["init"]!r}; known: {", ".join(INITS)}')
+        raise ValueError(f'unknown init {brief(repr(changed["init"]), 60)}; {nearest(changed["init"], INITS)}')
     for name in changed:
         if name not in KINDS[parametrization].OPTIONS:
             having = ' or '.join(repr(kind) for kind, bank in KINDS.items() if name in bank.OPTIONS)
-            raise ValueError(f'{name}={changed[name]!r} needs parametrization {having}: {parametrization} filters have '
-                             'no such option')
+            raise ValueError(f'{name}={brief(repr(changed[name]), 60)} needs parametrization {having}: '
+                             f'{parametrization} filters have no such option')
     return changed
 
 

@@ -2,15 +2,16 @@
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import engine, geometry
+from ..wording import brief
+from . import engine, frame, geometry
 from .banks import PixelwiseBank
+from .filters import Filters
+from .loading import AllOrNothing
 
-OUT_TYPES = ('array', 'list')
 
-
-class ScatteringTorch2D(nn.Module):
+class ScatteringTorch2D(AllOrNothing):
     """2-D wavelet scattering (Bruna and Mallat 2013), equal to kymatio 0.3.0's `ScatteringTorch2D`.
 
     `S(x)`, like `S.scattering(x)`, takes images (..., H, W) and returns coefficients (..., paths, H // 2^J, W // 2^J),
@@ -25,35 +26,46 @@ class ScatteringTorch2D(nn.Module):
         shape: (H, W) of the images, at least 2^J each.
         L: number of orientations.
         max_order: 1 or 2. It can be switched later; filters that a higher order lacks start as crops of finer ones.
-        pre_pad: whether inputs come padded to (_M_padded, _N_padded).
-        backend: 'torch', the only one.
-        out_type: 'array' or 'list'. It can be switched later.
+        pre_pad: whether inputs come padded to `padded_size`.
+        backend: 'torch', or kymatio's object of that name; computing is the same.
+        out_type: 'array' or 'list'. It can be switched later. TorchScript has arrays only.
         learnable: whether the filters are parameters (with a gradient) or buffers.
+        frontend: 'torch', as `kymatio.Scattering2D` is told.
+        boundary: what lies beyond the image: 'reflect', or 'periodic', the image again. Then H and W are multiples of
+            2^J, nothing is padded, and turning an image round by 2^J pixels turns its coefficients round by one.
         device, dtype: of the filters; float32 unless given.
 
     Raises:
-        RuntimeError: if 2^J exceeds the shape or the out_type is unknown.
+        RuntimeError: if 2^J exceeds the shape, or the out_type or the frontend is unknown.
         ImportError: if the backend is unknown.
-        ValueError: if J, L or max_order is out of range.
+        TypeError: if J, L or max_order is no integer.
+        ValueError: if one of these, the shape or the boundary is out of range.
     """
 
+    # TorchScript would compile them.
+    __jit_unused_properties__ = ('max_order', 'learnable', 'mode', 'padded_size', 'paths', 'channels')
+
     def __init__(self, J: int, shape: Sequence[int], L: int = 8, max_order: int = 2, pre_pad: bool = False,
-                 backend: str = 'torch', out_type: str = 'array', learnable: bool = False, *,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None) -> None:
+                 backend: Any = 'torch', out_type: str = 'array', learnable: bool = False, *, frontend: str = 'torch',
+                 boundary: str = 'reflect', device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
-        height, width = shape
-        geometry.check(J, L, max_order)
-        if backend != 'torch':
-            raise ImportError(f"The backend {backend} can not be called from the frontend torch. (Known: 'torch'.)")
-        if 2 ** J > min(height, width):
-            raise RuntimeError(f'The smallest dimension should be larger than 2^J. (J={J}, shape={(height, width)})')
+        J, L, max_order = geometry.check(J, L, max_order)
+        height, width = geometry.image_size('shape', shape)
+        _check_kymatio(frontend, backend)
+        if not max(0, min(height, width)) >> J:
+            raise RuntimeError(f'The smallest dimension should be larger than 2^J. (J={brief(J, 20)}, '
+                               f'shape={brief((height, width), 60)})')
         _check_out_type(out_type)
+        border = geometry.check_boundary(boundary, height, width, J)
+        if pre_pad and border == 0:
+            raise ValueError("boundary='periodic' needs no padding: leave pre_pad out")
         self.J, self.shape, self.L = J, (height, width), L
-        self.pre_pad, self.backend, self.out_type = pre_pad, backend, out_type
-        self._max_order = max_order
-        self._M_padded, self._N_padded = geometry.padded_size(height, width, J)
-        self.bank = PixelwiseBank(
-            J, L, self.shape, max_order, learnable=learnable, device=device, dtype=dtype or torch.float32)
+        self.pre_pad, self.backend, self.out_type, self.boundary = bool(pre_pad), backend, out_type, boundary
+        self._max_order, self._border = max_order, border
+        self._M_padded, self._N_padded = geometry.padded_size(height, width, J, border)
+        self.bank = PixelwiseBank(J, L, self.shape, max_order, learnable=learnable, border=border, device=device,
+                                  dtype=dtype or torch.float32)
 
     @property
     def max_order(self) -> int:
@@ -61,7 +73,7 @@ class ScatteringTorch2D(nn.Module):
 
     @max_order.setter
     def max_order(self, max_order: int) -> None:
-        geometry.check(self.J, self.L, max_order)
+        max_order = geometry.check(self.J, self.L, max_order)[2]
         # Filters that a lower order does not read stay, so that nothing learned is lost on the way back.
         self.bank.set_max_order(max(max_order, self.bank.max_order))
         self._max_order = max_order
@@ -71,9 +83,39 @@ class ScatteringTorch2D(nn.Module):
         return self.bank.learnable
 
     @property
+    def mode(self) -> str:
+        """What the filters are: 'fixed' (analytic), 'learnable' (parameters that require grad) or 'frozen'."""
+        return 'fixed' if self.bank.mode == 'frozen' and self.bank.is_analytic() else self.bank.mode
+
+    @property
+    def padded_size(self) -> Tuple[int, int]:
+        """(M, N) of the images on which the filters work."""
+        return self._M_padded, self._N_padded
+
+    @property
     def paths(self) -> List[geometry.Path]:
         """The path of each output channel."""
         return geometry.paths(self.J, self.L, self.max_order)
+
+    @property
+    def channels(self) -> List[geometry.Channel]:
+        """What each output channel is, as models of the zoo tell it; colours have their own axis, and here it is 0."""
+        return [geometry.Channel(*path, colour=0, scale=self.J, dy=0, dx=0) for path in self.paths]
+
+    @torch.no_grad()
+    def filters(self) -> Filters:
+        """Copies of the present filters: `phi[scale][level]` and `psi[j][level]`."""
+        phi, psi = self.bank.own()
+        return Filters([[hat.clone() for hat in levels] for levels in phi],
+                       [[hat.clone() for hat in levels] for levels in psi])
+
+    def frame_bounds(self) -> Tuple[float, float]:
+        """(A, B): minimum and maximum of the Littlewood-Paley sum of the present filters.
+
+        B <= 1 certifies that coefficients are never further apart than the padded images are, as
+        `scat_zoo.scattering.frame` proves.
+        """
+        return frame.frame_bounds(self.filters())
 
     def set_learnable(self, learnable: bool) -> None:
         """Turn all filters into parameters that require grad (True), or into buffers (False), keeping their values.
@@ -86,6 +128,7 @@ class ScatteringTorch2D(nn.Module):
         """Give all filters their analytic values again, for instance after `to_empty`."""
         self.bank.reset_parameters()
 
+    @torch.jit.unused
     def scattering(self, x: Tensor) -> Union[Tensor, List[Dict[str, Any]]]:
         """Scattering coefficients of images (..., H, W), or of padded images with `pre_pad`.
 
@@ -94,33 +137,42 @@ class ScatteringTorch2D(nn.Module):
             RuntimeError: if x has fewer than two dimensions, another spatial size, no floating-point values, or is not
                 contiguous, or if the out_type is unknown.
         """
-        self._check_input(x)
-        s = engine.scattering2d(x, self.bank.own(), [self.J], self.max_order, self.pre_pad)[0]
+        _check_out_type(self.out_type)
+        s = self.array(x)
         if self.out_type == 'array':
             return s
         return [{'coef': coef, **_kymatio_meta(path, self.L)} for coef, path in zip(s.unbind(-3), self.paths)]
 
-    def forward(self, x: Tensor) -> Union[Tensor, List[Dict[str, Any]]]:
-        return self.scattering(x)
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():                        # which wants one type
+            return self.scattering(x)  # type: ignore[return-value]
+        return self.array(x)
+
+    def array(self, x: Tensor) -> Tensor:
+        """The same as one tensor, whatever the out_type."""
+        self._check_input(x)
+        return engine.scattering2d(x, self.bank.own(), [self.J], self._max_order, self.pre_pad, self._border)[0]
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f'The input should be a PyTorch Tensor. (It is a {type(x).__name__}.)')
         if x.dim() < 2:
-            raise RuntimeError(f'Input tensor must have at least two dimensions. (Its shape is {tuple(x.shape)}.)')
+            raise RuntimeError(f'Input tensor must have at least two dimensions. (Its shape is {list(x.shape)}.)')
         if not x.is_contiguous():
             raise RuntimeError('Tensor must be contiguous. (Tensors must be contiguous: call x.contiguous() first.)')
-        height, width = x.shape[-2:]
-        if not self.pre_pad and (height, width) != self.shape:
-            raise RuntimeError(f'Tensor must be of spatial size ({self.shape[0]},{self.shape[1]}). '
-                               f'(It is of size ({height},{width}).)')
-        if self.pre_pad and (height, width) != (self._M_padded, self._N_padded):
-            raise RuntimeError(f'Padded tensor must be of spatial size ({self._M_padded},{self._N_padded}). '
-                               f'(It is of size ({height},{width}).)')
-        _check_out_type(self.out_type)
+        height, width = x.shape[-2], x.shape[-1]
+        M, N = (self._M_padded, self._N_padded) if self.pre_pad else self.shape
+        if height != M or width != N:
+            what = 'Padded tensor' if self.pre_pad else 'Tensor'
+            hint = ''
+            if x.dim() > 2 and x.shape[-3] == M and x.shape[-2] == N:
+                hint = ' Channels come before height and width: x.movedim(-1, -3).contiguous().'
+            raise RuntimeError(f'{what} must be of spatial size ({M},{N}). (Its shape is {list(x.shape)}.){hint}')
         filters = self.bank.phi['level0'].hat.dtype
-        if {x.dtype, filters} == {torch.float32, torch.float64}:
-            raise TypeError(f'Input and filter must be of the same dtype. (They are {x.dtype} and {filters}.)')
+        if (x.dtype == torch.float64) != (filters == torch.float64) and (
+                x.dtype == torch.float64 or x.dtype == torch.float32):
+            raise TypeError(f'Input and filter must be of the same dtype. (They are {x.dtype} and {filters}: '
+                            'convert the input, or create the module with the dtype that it has.)')
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         if prefix + 'tensor0' in state_dict:
@@ -133,15 +185,26 @@ class ScatteringTorch2D(nn.Module):
 
     def extra_repr(self) -> str:
         return f'J={self.J}, shape={self.shape}, L={self.L}, max_order={self.max_order}, paths={len(self.paths)}, ' \
-               f'mode={"learnable" if self.learnable else "fixed"}'
+               f'mode={self.mode}' + ('' if self.boundary == 'reflect' else f', boundary={self.boundary}')
 
 
 Scattering2D = ScatteringTorch2D
 
 
+def _check_kymatio(frontend: Any, backend: Any) -> None:
+    """Refuse what is not torch, in kymatio's words."""
+    if str(frontend).lower() != 'torch':
+        raise RuntimeError(f"The frontend {brief(repr(frontend), 60)} is not valid. Must be 'torch', the one here.")
+    name = backend if isinstance(backend, str) else getattr(backend, 'name', None)
+    if name != 'torch':
+        phrase = 'can not be called from' if isinstance(backend, str) else 'is not supported by'
+        known = "Known: 'torch', which works on every device."
+        raise ImportError(f'The backend {brief(name or repr(backend), 60)} {phrase} the frontend torch. ({known})')
+
+
 def _check_out_type(out_type: str) -> None:
-    if out_type not in OUT_TYPES:
-        raise RuntimeError(f"The out_type must be one of 'array' or 'list'. (It is {out_type!r}.)")
+    if out_type not in ('array', 'list'):
+        raise RuntimeError(f"The out_type must be one of 'array' or 'list'. (It is {brief(repr(out_type), 60)}.)")
 
 
 def _kymatio_meta(path: geometry.Path, L: int) -> Dict[str, Tuple[int, ...]]:

@@ -14,7 +14,8 @@ from . import geometry
 from .filters import Filters
 
 
-def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pre_pad: bool = False) -> List[Tensor]:
+def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pre_pad: bool = False,
+              border: int = 1) -> List[Tensor]:
     """Scattering coefficients of a batch of images (Bruna and Mallat 2013; equal to kymatio 0.3.0's).
 
     Half precision is computed in float32 and rounded at the end.
@@ -25,6 +26,8 @@ def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pr
         scales: log-2 of the scale of each low-pass, in descending order. The first is the J of padding and wavelets.
         max_order: 0, 1 or 2.
         pre_pad: whether x is padded already.
+        border: cells of 2^J pixels on each side of the padded image that are padding, and left out of the results; 0
+            for images that are periodic, and so need none.
 
     Returns:
         For each scale s, (..., its paths, 2^(J - s) (H // 2^J), 2^(J - s) (W // 2^J)), the samples within the cells of
@@ -34,7 +37,7 @@ def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pr
         RuntimeError: if x is not real floating point, or its padded size is not that of the filters.
     """
     finest = filters.phi[0][0]
-    check(x, finest, scales[0], pre_pad)
+    check(x, finest, scales[0], pre_pad, border)
     M, N = finest.shape[-2], finest.shape[-1]
     batch = x.shape[:-2]
     count = 1
@@ -46,44 +49,46 @@ def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pr
         x = x.float()
     if count == 0:                                                  # an FFT refuses an empty batch
         x = torch.cat([x, torch.zeros([1, x.shape[1], x.shape[2]], dtype=x.dtype, device=x.device)])
-    if not pre_pad:
+    if not pre_pad and border > 0:
         x = pad(x, M, N)
     results: List[Tensor] = []
-    for s in _cascade(x, filters, scales, max_order):              # (B, paths, h, w)
+    for s in _cascade(x, filters, scales, max_order, border):      # (B, paths, h, w)
         results.append(s[:count].reshape(batch + s.shape[1:]).to(dtype))
     return results
 
 
-def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool) -> None:
+def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool, border: int) -> None:
     """Refuse images that are no floats, or of another padded size than the filters."""
+    if x.is_complex():
+        raise RuntimeError(f'expected real images, got {x.dtype}: take x.abs(), or x.real and x.imag as two channels')
     if not x.is_floating_point():
         raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example x.float() / 255')
     height, width = x.shape[-2], x.shape[-1]
     M, N = phi.shape[-2], phi.shape[-1]
-    padded = (height, width) if pre_pad else geometry.padded_size(height, width, J)
+    padded = (height, width) if pre_pad or border == 0 else geometry.padded_size(height, width, J, border)
     if padded[0] != M or padded[1] != N:
         raise RuntimeError(
             f'these filters are for images that are padded to {(M, N)}, and an image of {(height, width)} is padded to '
-            f'{padded}')
+            f'{padded}: build them for that size')
 
 
-def _cascade(x: Tensor, filters: Filters, scales: List[int], max_order: int) -> List[Tensor]:
+def _cascade(x: Tensor, filters: Filters, scales: List[int], max_order: int, border: int) -> List[Tensor]:
     """Padded images (B, M, N) -> coefficients (B, paths, h, w) of each scale."""
     phi, psi = filters
     J = scales[0]
     U0 = _fft(x)                                                            # (B, M, N, 2)
-    zeroth = _lowpasses(U0.unsqueeze(1), phi, scales, 0)                    # (B, 1, h, w) of each scale
+    zeroth = _lowpasses(U0.unsqueeze(1), phi, scales, 0, border)            # (B, 1, h, w) of each scale
     first: List[List[Tensor]] = []
     second: List[List[Tensor]] = []
     if max_order >= 1:
         for j1 in range(J):
             U1 = _fft(_wavelet_modulus(U0.unsqueeze(1), psi[j1][0], j1))    # (B, L, M / 2^j1, N / 2^j1, 2)
-            first.append(_lowpasses(U1, phi, scales, j1))                   # (B, L, h, w)
+            first.append(_lowpasses(U1, phi, scales, j1, border))           # (B, L, h, w)
             if max_order >= 2:
                 for t1 in range(U1.shape[1]):
                     for j2 in range(j1 + 1, J):
                         U2 = _wavelet_modulus(U1[:, t1:t1 + 1], psi[j2][j1], j2 - j1)
-                        second.append(_lowpasses(_fft(U2), phi, scales, j2))        # (B, L, h, w)
+                        second.append(_lowpasses(_fft(U2), phi, scales, j2, border))    # (B, L, h, w)
     results: List[Tensor] = []
     for i in range(len(scales)):
         parts = [zeroth[i]]
@@ -115,14 +120,14 @@ def _wavelet_modulus(spectrum: Tensor, psi: Tensor, octaves: int) -> Tensor:
     return modulus(_ifft(fold(filtered(spectrum, psi), octaves)))
 
 
-def _lowpasses(spectrum: Tensor, phi: List[List[Tensor]], scales: List[int], level: int) -> List[Tensor]:
+def _lowpasses(spectrum: Tensor, phi: List[List[Tensor]], scales: List[int], level: int, border: int) -> List[Tensor]:
     """Low-passed at each scale above the level, sampled, without the padding: (..., M, N, 2) -> (..., h, w)."""
     results: List[Tensor] = []
     for i, scale in enumerate(scales):
         if scale > level:
             low = _ifft(fold(filtered(spectrum, phi[i][level]), scale - level))
-            cell = 1 << (scales[0] - scale)
-            results.append(low[..., cell:-cell, cell:-cell, 0])
+            margin = border << (scales[0] - scale)
+            results.append(low[..., margin:low.shape[-3] - margin, margin:low.shape[-2] - margin, 0])
     return results
 
 

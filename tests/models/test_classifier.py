@@ -122,7 +122,7 @@ def test_checkpoints_cross_over(images):
 def test_bad_use():
     with pytest.raises(NotImplementedError, match='_build_classifier'):
         ScatteringBase(2, (32, 32), 3, 10)
-    with pytest.raises(RuntimeError, match=r'expected images \(B, 3, H, W\), got shape \(4, 1, 32, 32\)'):
+    with pytest.raises(RuntimeError, match=r'expected images of shape \(B, 3, H, W\), got \[4, 1, 32, 32\]'):
         make(False)(torch.zeros(4, 1, 32, 32))
     with pytest.raises(RuntimeError, match=r'spatial size \(32,32\)'):
         make(False)(torch.zeros(4, 3, 28, 28))

@@ -64,6 +64,20 @@ def test_filters_follow_the_image(size):
     ({'nonsense': 1}, TypeError, 'nonsense'),
     ({'J': 5}, ValueError, 'J=5 needs images of at least 32 pixels'),
     ({'max_order': 3}, ValueError, 'max_order must be 1 or 2'),
+    ({'J': '2'}, TypeError, "J must be an integer, got '2'"),
+    ({'L': 2.5}, TypeError, 'L must be an integer, got 2.5'),
+    ({'img_size': (3, 32, 32)}, ValueError, r'img_size must be \(H, W\) in pixels, got \(3, 32, 32\): without the ch'),
+    ({'img_size': 0}, ValueError, 'J=2 needs images of at least 4 pixels'),
+    ({'in_chans': 0}, ValueError, 'in_chans must be at least 1, got 0'),
+    ({'in_chans': -1}, ValueError, 'in_chans must be at least 1, got -1'),
+    ({'in_chans': '3'}, TypeError, "in_chans must be an integer, got '3'"),
+    ({'num_classes': -1}, ValueError, 'num_classes must be at least 0, got -1'),
+    ({'num_classes': 2.5}, TypeError, 'num_classes must be an integer, got 2.5'),
+    ({'pool_grid': (0, 0)}, ValueError, 'pool_grid must be at least 1, got 0'),
+    ({'pool_grid': (2, 2, 2)}, ValueError, r'pool_grid must be \(H, W\)'),
+    ({'log_floor': -1}, ValueError, 'log_floor must be 0, for no logarithm, or a positive number, got -1'),
+    ({'drop_rate': 2}, ValueError, 'drop_rate must be a share from 0 to 1, got 2'),
+    ({'parametrization': ['morlet']}, ValueError, r"unknown parametrization \['morlet'\]; did you mean morlet\?"),
     ({'pretrained': True}, RuntimeError, 'No pretrained weights exist for scat_linear'),
 ])
 def test_bad_arguments(kwargs, error, phrase):
@@ -72,14 +86,29 @@ def test_bad_arguments(kwargs, error, phrase):
 
 
 @pytest.mark.parametrize(('x', 'phrase'), [
-    (torch.zeros(1, 3, 16, 16), r'expected images of shape \(B, 1, H, W\)'),
-    (torch.zeros(1, 16, 16), r'expected images of shape \(B, 1, H, W\)'),
+    (torch.zeros(1, 3, 16, 16), r'expected images of shape \(B, 1, H, W\), got \[1, 3, 16, 16\]: in_chans of the model'),
+    (torch.zeros(1, 16, 16), r'expected images of shape \(B, 1, H, W\), got \[1, 16, 16\]: one image is a batch too'),
+    (torch.zeros(4, 16, 16, 1), r'got \[4, 16, 16, 1\]: channels come before height and width, x.permute\(0, 3, 1, 2\)'),
+    (torch.zeros(16, 16), r'got \[16, 16\]$'),
+    (torch.zeros(1, 1, 16, 16).numpy(), r'expected a tensor of images \(B, 1, H, W\), got ndarray: torch.as_tensor'),
+    ([[0.]], 'expected a tensor of images .*, got list'),
     (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), r'expected floating-point images, got torch\.uint8'),
+    (torch.zeros(1, 1, 16, 16, dtype=torch.complex64), r'expected real images, got torch\.complex64'),
+    (torch.zeros(1, 1, 16, 16, dtype=torch.float64), r'images are torch.float64, filters torch.float32: convert the im'),
     (torch.zeros(1, 1, 2, 16), r'larger than 2\^J'),
 ])
-def test_bad_images(x, phrase):
-    with pytest.raises(RuntimeError, match=phrase):
-        create()(x)
+@pytest.mark.parametrize('kwargs', [{}, {'learnable': True}, {'learnable': True, 'parametrization': 'morlet'}])
+def test_bad_images(x, phrase, kwargs):
+    with pytest.raises((RuntimeError, TypeError), match=phrase):
+        create(**kwargs)(x)
+    if not isinstance(x, torch.Tensor) or x.dtype == torch.float64:
+        with pytest.raises(TypeError):
+            create(**kwargs)(x)
+
+
+def test_float32_images_of_a_double_model_are_refused():
+    with pytest.raises(TypeError, match=r'images are torch.float32, filters torch.float64'):
+        create().double()(torch.zeros(1, 1, 16, 16))
 
 
 def test_default_cfg_stays_generic():

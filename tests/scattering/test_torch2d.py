@@ -1,19 +1,44 @@
 """ScatteringTorch2D's interface: kymatio's habits, its errors, and learning."""
+import collections
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from kymatio.scattering2d.backend.torch_backend import backend as kymatio_backend
+from kymatio.scattering2d.core.scattering2d import scattering2d as kymatio_transform
+from kymatio.scattering2d.filter_bank import filter_bank as kymatio_filter_bank
 
-from scat_zoo import Scattering2D, ScatteringTorch2D
-from tests.scattering.reference import kymatio
+from scat_zoo import Scattering2D, ScatteringTorch2D, use_engine
+from scat_zoo.models.stem import ScatteringStem
+from tests.scattering.reference import flat, kymatio, perturb
 
 
 def test_positional_arguments_and_attributes():
     S = Scattering2D(2, (32, 24), 4, 1, False, 'torch', 'list')
     assert (S.J, S.shape, S.L, S.max_order, S.pre_pad, S.out_type) == (2, (32, 24), 4, 1, False, 'list')
     assert (S._M_padded, S._N_padded) == (40, 32)
+    assert S.padded_size == (40, 32)
     assert len(S.scattering(torch.zeros(32, 24))) == 9
+
+
+@pytest.mark.parametrize('as_number', [np.int64, np.int32, np.array, torch.tensor])
+def test_numbers_of_any_kind(as_number):
+    """kymatio's own stored case gives J as an array without dimensions."""
+    S = ScatteringTorch2D(as_number(2), np.array([32, 24]), L=as_number(4), max_order=as_number(1),
+                          pre_pad=np.array(False))
+    assert all(type(n) is int for n in (S.J, S.L, S.max_order, *S.shape))
+    S.max_order = as_number(2)
+    x = torch.randn(32, 24)
+    assert torch.equal(S(x), ScatteringTorch2D(2, (32, 24), 4)(x))
+
+
+def test_front_end_and_backend_as_kymatio_is_told():
+    x = torch.randn(32, 32)
+    S = Scattering2D(2, (32, 32), frontend='torch', backend=kymatio_backend)
+    assert torch.equal(S(x), Scattering2D(2, (32, 32))(x))
+    assert S.backend is kymatio_backend
 
 
 @pytest.mark.parametrize('J', [3, 4])
@@ -64,6 +89,16 @@ def test_mistakes_in_the_input(mistake):
     assert phrase in str(theirs.value)
 
 
+@pytest.mark.parametrize(('x', 'error', 'phrase'), [
+    (torch.zeros(8, 32, 32, 3), RuntimeError, 'Channels come before height and width: x.movedim(-1, -3)'),
+    (torch.zeros(32, 32, dtype=torch.complex64), RuntimeError, r'expected real images, got torch\.complex64: take'),
+    (torch.zeros(32, 32, dtype=torch.float64), TypeError, 'torch.float64 and torch.float32: convert the input'),
+])
+def test_mistakes_get_a_hint(x, error, phrase):
+    with pytest.raises(error, match=phrase.replace('(', r'\(').replace(')', r'\)')):
+        ScatteringTorch2D(2, (32, 32))(x)
+
+
 def test_integers_are_named():
     with pytest.raises(RuntimeError, match=r'expected floating-point images, got torch\.uint8'):
         ScatteringTorch2D(2, (32, 32))(torch.zeros(32, 32, dtype=torch.uint8))
@@ -75,7 +110,23 @@ def test_integers_are_named():
     ({'out_type': 'dict'}, RuntimeError, "The out_type must be one of 'array' or 'list'."),
     ({'max_order': 3}, ValueError, 'max_order must be 1 or 2, got 3'),
     ({'L': 0}, ValueError, 'at least 1'),
-    ({'J': 1.5}, TypeError, 'J must be an integer'),
+    ({'J': 1.5}, TypeError, 'J must be an integer, got 1.5'),
+    ({'J': '2'}, TypeError, "J must be an integer, got '2'"),
+    ({'J': True}, TypeError, 'J must be an integer, got True'),
+    ({'J': np.array([2, 3])}, TypeError, 'J must be an integer, got array([2, 3])'),
+    ({'J': np.array(2.)}, TypeError, 'J must be an integer, got array(2.)'),
+    ({'J': 10 ** 9}, RuntimeError, 'The smallest dimension should be larger than 2^J. (J=1000000000'),
+    ({'shape': 32}, ValueError, 'shape must be (H, W) in pixels, got 32: a square image is (32, 32)'),
+    ({'shape': (3, 32, 32)}, ValueError, 'shape must be (H, W) in pixels, got (3, 32, 32): without the channels'),
+    ({'shape': (32., 32)}, ValueError, 'shape must be (H, W) in pixels, got (32.0, 32)'),
+    ({'shape': '32'}, ValueError, "shape must be (H, W) in pixels, got '32'"),
+    ({'shape': (32, -32)}, RuntimeError, 'The smallest dimension'),
+    ({'frontend': 'numpy'}, RuntimeError, "The frontend 'numpy' is not valid. Must be 'torch'"),
+    ({'backend': collections.namedtuple('Fake', 'name')('fake')}, ImportError, 'fake is not supported by the frontend'),
+    ({'backend': None}, ImportError, 'None is not supported by the frontend torch'),
+    ({'boundary': 'zero'}, ValueError, "boundary must be one of reflect, periodic, got 'zero'"),
+    ({'boundary': 'periodic', 'shape': (32, 30)}, ValueError, 'multiples of 2^J = 4, got 32 x 30'),
+    ({'boundary': 'periodic', 'pre_pad': True}, ValueError, 'leave pre_pad out'),
     ({'nonsense': 1}, TypeError, 'nonsense'),
 ])
 def test_mistakes_in_the_constructor(kwargs, error, phrase):
@@ -168,3 +219,84 @@ def test_repr_tells_the_transform():
     text = repr(ScatteringTorch2D(2, (32, 32), L=8, learnable=True))
     for part in ('J=2', 'shape=(32, 32)', 'L=8', 'max_order=2', 'paths=81', 'learnable'):
         assert part in text
+
+
+def test_what_the_filters_are():
+    S = ScatteringTorch2D(2, (16, 16), L=2)
+    learned = perturb(ScatteringTorch2D(2, (16, 16), L=2, learnable=True))
+    modes = [S.mode]
+    for step in (lambda: S.set_learnable(True), lambda: S.requires_grad_(False), lambda: S.set_learnable(False),
+                 lambda: S.load_state_dict(learned.state_dict()), S.reset_parameters):
+        step()
+        modes.append(S.mode)
+    assert modes == ['fixed', 'learnable', 'fixed', 'fixed', 'frozen', 'fixed']    # held, but not learned, is fixed
+    assert learned.mode == 'learnable'
+    assert 'mode=fixed' in repr(S)
+    assert ScatteringTorch2D(2, (16, 16), device='meta').mode == 'fixed'
+
+
+@pytest.mark.parametrize('max_order', [1, 2])
+def test_filters_bounds_and_channels_are_those_of_the_stem(max_order):
+    S = ScatteringTorch2D(3, (32, 24), L=4, max_order=max_order)
+    stem = ScatteringStem(3, 4, max_order, in_chans=1, img_size=(32, 24))
+    assert S.channels == stem.channels
+    assert S.frame_bounds() == stem.frame_bounds()
+    for a, b in zip(flat(S.filters()), flat(stem.filters()), strict=True):
+        assert torch.equal(a, b)
+    S.filters().phi[0][0].zero_()                               # they are copies
+    assert S.bank.phi['level0'].hat.any()
+
+
+@pytest.mark.parametrize(('J', 'size', 'learnable'), [
+    (2, (16, 24), False), (3, (32, 40), True), (4, (16, 16), False), (4, (16, 48), True), (1, (2, 2), True)])
+def test_periodic_images_need_no_padding(J, size, learnable):
+    """Equal to kymatio's transform with its filters of that size, and no padding."""
+    S = ScatteringTorch2D(J, size, L=3, boundary='periodic', dtype=torch.float64, learnable=learnable)
+    assert S.padded_size == size
+    x = torch.randn(2, *size, dtype=torch.float64)
+    bank = kymatio_filter_bank(*size, J, 3)
+    for filter_ in [bank['phi'], *bank['psi']]:
+        filter_['levels'] = [torch.from_numpy(level).double().unsqueeze(-1) for level in filter_['levels']]
+    expected = kymatio_transform(x, lambda t: t.reshape(*t.shape, 1), lambda t: t.squeeze(-1), kymatio_backend, J, 3,
+                                 bank['phi'], bank['psi'], 2, 'array')
+    with use_engine(False):
+        plain = S(x)
+    for s in (S(x), plain):
+        assert s.shape == (2, len(S.paths), size[0] >> J, size[1] >> J)
+        assert (s - expected).abs().max() <= 1e-6 * expected.abs().max()        # kymatio's filters are float32
+    assert (S(x) - plain).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize('learnable', [False, True])
+def test_a_periodic_shift_moves_the_coefficients(learnable):
+    S = perturb(ScatteringTorch2D(2, (16, 24), L=3, boundary='periodic', dtype=torch.float64, learnable=learnable))
+    x = torch.randn(2, 16, 24, dtype=torch.float64, requires_grad=True)
+    moved = S(x.roll((4, -8), (-2, -1)))
+    assert torch.allclose(moved, S(x).roll((1, -2), (-2, -1)), rtol=0, atol=1e-12)
+    loss = moved.square().sum()
+    wanted = [x, *S.parameters()]
+    fast = torch.autograd.grad(loss, wanted)
+    with use_engine(False):
+        plain = torch.autograd.grad(S(x.roll((4, -8), (-2, -1))).square().sum(), wanted)
+    for a, b in zip(fast, plain, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max()
+    assert 'boundary=periodic' in repr(S)
+    assert torch.equal(copy.deepcopy(S)(x), S(x))
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'learnable': True}, {'max_order': 1}, {'boundary': 'periodic'},
+                                    {'pre_pad': True}])
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+def test_torchscript(kwargs, tmp_path):
+    S = ScatteringTorch2D(2, (32, 24), L=3, out_type='list', **kwargs)
+    torch.jit.script(S).save(tmp_path / 'S.pt')
+    scripted = torch.jit.load(tmp_path / 'S.pt')
+    x = torch.randn(2, 3, *(S.padded_size if S.pre_pad else S.shape), requires_grad=True)
+    S.out_type = 'array'
+    torch.testing.assert_close(scripted(x), S(x), rtol=0, atol=1e-5)
+    grad, = torch.autograd.grad(scripted(x).square().sum(), x)
+    expected, = torch.autograd.grad(S(x).square().sum(), x)
+    torch.testing.assert_close(grad, expected, rtol=0, atol=1e-4)
+    for wrong in (x[..., 1:].contiguous(), x.double(), x.transpose(0, 1)):
+        with pytest.raises(torch.jit.Error):
+            scripted(wrong)

@@ -42,7 +42,7 @@ assert_type(S.learnable, bool)
 S.max_order = 1
 assert_type(Scattering2D(2, (32, 32)), ScatteringTorch2D)
 with use_engine(False):
-    assert_type(S.forward(x), Union[Tensor, List[Dict[str, Any]]])
+    assert_type(S.forward(x), Tensor)
 
 ScatteringTorch2D('2', (32, 32))                    # type: ignore[arg-type]
 ScatteringTorch2D(2)                                # type: ignore[call-arg]

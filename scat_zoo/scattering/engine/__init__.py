@@ -42,21 +42,23 @@ class use_engine:
 
 
 @torch.fx.wrap
-def scattering2d(x: Tensor, filters: Filters, scales: List[int], max_order: int, pre_pad: bool = False) -> List[Tensor]:
+def scattering2d(x: Tensor, filters: Filters, scales: List[int], max_order: int, pre_pad: bool = False,
+                 border: int = 1) -> List[Tensor]:
     """Scattering coefficients of a batch of images; see `transform.reference`, and above how they are computed."""
     if not torch.jit.is_scripting():
         if _enabled and not torch.jit.is_tracing() and x.device.type in DEVICES and x.is_floating_point():
-            transform.check(x, filters.phi[0][0], scales[0], pre_pad)
-            plan = _plan(filters, scales, max_order)
+            transform.check(x, filters.phi[0][0], scales[0], pre_pad, border)
+            plan = _plan(filters, scales, max_order, border)
             row = plan.in_a_row(filters.phi, filters.psi)
             if _plain_tensors(x, row) and DEVICES[x.device.type].serves(x, row):
                 return _fast(x, row, plan)
-    return transform.reference(x, filters, scales, max_order, pre_pad)
+    return transform.reference(x, filters, scales, max_order, pre_pad, border)
 
 
-def _plan(filters: Filters, scales: List[int], max_order: int) -> Plan:
+def _plan(filters: Filters, scales: List[int], max_order: int, border: int) -> Plan:
     M, N = filters.phi[0][0].shape
-    return Plan(M, N, filters.psi[0][0].shape[0] if max_order > 0 else 0, max_order, tuple(scales))
+    return Plan(M, N, filters.psi[0][0].shape[0] if max_order > 0 else 0, max_order, tuple(scales),
+                border)
 
 
 def _plain_tensors(x: Tensor, filters: List[Tensor]) -> bool:
@@ -75,7 +77,7 @@ def _fast(x: Tensor, filters: List[Tensor], plan: Plan) -> List[Tensor]:
     if not torch.is_grad_enabled():
         filters = [hat.detach() for hat in filters]
     if torch.compiler.is_compiling():
-        results = autograd.operator(images, filters, [*plan[:4], *plan.scales], [hat.requires_grad for hat in filters])
+        results = autograd.operator(images, filters, plan.numbers(), [hat.requires_grad for hat in filters])
     else:
         results = autograd.Transform.apply(images, plan, *filters)
     return [s.reshape(x.shape[:-2] + s.shape[1:]).to(x.dtype) for s in results]

@@ -44,7 +44,8 @@ def _plain_backward(x: Tensor, filters: List[Tensor], grads: Sequence[Tensor], n
     with torch.enable_grad():
         x, *filters = (t.view_as(t) for t in (x, *filters))
         padded = x.shape[1:] == (plan.M, plan.N)
-        s = reference(x, Filters(*plan.by_level(filters)), list(plan.scales), plan.max_order, padded)
+        s = reference(x, Filters(*plan.by_level(filters)), list(plan.scales), plan.max_order, padded,
+                      plan.border)
     wanted = [t for t, need in zip([x, *filters], needs) if need]
     found = iter(torch.autograd.grad(s, wanted, grads, create_graph=create_graph))
     return [next(found) if need else None for need in needs]
@@ -52,18 +53,13 @@ def _plain_backward(x: Tensor, filters: List[Tensor], grads: Sequence[Tensor], n
 
 @torch.library.custom_op('scat_zoo::scattering2d', mutates_args=())
 def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
-    """The same for `torch.compile`; `plan` has the scales in a row with the rest."""
-    return DEVICES[x.device.type].forward(x, filters, needs, _from_numbers(plan), True)[0]
-
-
-def _from_numbers(plan: List[int]) -> Plan:
-    M, N, L, max_order, *scales = plan
-    return Plan(M, N, L, max_order, tuple(scales))
+    """The same for `torch.compile`; `plan` is its `numbers`."""
+    return DEVICES[x.device.type].forward(x, filters, needs, Plan.of(plan), True)[0]
 
 
 @operator.register_fake
 def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
-    sizes = shapes.__wrapped__(_from_numbers(plan))         # not out of the cache: symbols have no hash
+    sizes = shapes.__wrapped__(Plan.of(plan))         # not out of the cache: symbols have no hash
     return [x.new_empty(len(x), *size) for size in sizes]
 
 
@@ -71,7 +67,7 @@ def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> L
 def operator_backward(x: Tensor, filters: List[Tensor], grads: List[Tensor], plan: List[int],
                       needs: List[bool]) -> List[Tensor]:
     """Gradients to x and to the filters; empty where not needed."""
-    results = DEVICES[x.device.type].backward(x, filters, grads, needs, _from_numbers(plan), None)
+    results = DEVICES[x.device.type].backward(x, filters, grads, needs, Plan.of(plan), None)
     return [x.new_empty(0) if t is None else t for t in results]
 
 

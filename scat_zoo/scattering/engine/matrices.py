@@ -18,7 +18,7 @@ rows stand every m-th from 0 on, then from 1 on, and so on (`banded`); on column
 """
 import functools
 import math
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,14 @@ FEW = 64
 T = TypeVar('T')
 
 
+CACHED: 'List[functools._lru_cache_wrapper[Any]]' = []      # all functions that are
+
+
 def cached(function: Callable[..., T]) -> 'functools._lru_cache_wrapper[T]':
     """Keep the latest results, made outside of inference mode, whose tensors no gradient could pass."""
-    return functools.lru_cache(maxsize=128)(torch.inference_mode(False)(function))
+    found = functools.lru_cache(maxsize=128)(torch.inference_mode(False)(function))
+    CACHED.append(found)
+    return found
 
 
 def functions(n: int) -> Tensor:
@@ -341,7 +346,7 @@ def separable_lowpass(hat: Tensor, octaves: int, margin: int = 1) -> LowPass:
 @cached
 def unpadded(M: int, N: int, margin: int, dtype: torch.dtype, device: torch.device) -> Tuple[Tensor, Tensor]:
     """`ordered` without the first and last samples, on rows of M and columns of N."""
-    rows, cols = ordered(M)[0][margin:-margin], ordered(N)[1][margin:-margin]
+    rows, cols = ordered(M)[0][margin:M - margin], ordered(N)[1][margin:N - margin]
     return rows.to(device, dtype), cols.to(device, dtype)
 
 

@@ -6,12 +6,24 @@ from .. import geometry
 
 
 class Plan(NamedTuple):
-    """Size of the padded image, orientations, order, and log-2 of the scales to low-pass at, descending from J."""
+    """Size of the padded image, orientations, order, log-2 of the scales to low-pass at, descending from J, cells of 2^J
+    pixels on each side that are padding.
+    """
     M: int
     N: int
     L: int
     max_order: int
     scales: Tuple[int, ...]
+    border: int = 1
+
+    def numbers(self) -> List[int]:
+        """All in a row, as an operator takes them; `of` reads them back."""
+        return [self.M, self.N, self.L, self.max_order, self.border, *self.scales]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> 'Plan':
+        M, N, L, max_order, border, *scales = numbers
+        return cls(M, N, L, max_order, tuple(scales), border)
 
     @property
     def J(self) -> int:
@@ -34,7 +46,7 @@ class Read(NamedTuple):
     """How a filter is read: whether as a low-pass, and then how it samples and what it leaves out.
 
     octaves: log-2 of the step at which its result is sampled.
-    margin: of a low-pass, the samples on each side that are padding: those of a cell of the coarsest grid.
+    margin: of a low-pass, the samples on each side that are padding.
     """
     low: bool
     octaves: int
@@ -44,7 +56,8 @@ class Read(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def reads(plan: Plan) -> List[Read]:
     """How each filter in a row is read."""
-    phi = [[Read(True, scale - level, 1 << (plan.J - scale)) for level in range(scale)] for scale in plan.scales]
+    phi = [[Read(True, scale - level, plan.border << (plan.J - scale)) for level in range(scale)]
+           for scale in plan.scales]
     return plan.in_a_row(phi, [[Read(False, j - level, 0) for level in range(max(j, 1))] for j in range(plan.J)])
 
 
@@ -52,5 +65,5 @@ def reads(plan: Plan) -> List[Read]:
 def shapes(plan: Plan) -> List[Tuple[int, int, int]]:
     """(paths, rows, columns) of the coefficients of each scale."""
     return [(sum(geometry.order_counts(scale, plan.L, plan.max_order)),
-             (plan.M >> scale) - (2 << (plan.J - scale)), (plan.N >> scale) - (2 << (plan.J - scale)))
-            for scale in plan.scales]
+             (plan.M >> scale) - (2 * plan.border << (plan.J - scale)),
+             (plan.N >> scale) - (2 * plan.border << (plan.J - scale))) for scale in plan.scales]

@@ -4,6 +4,7 @@ threads, forward and backward. `serves`, `forward` and `backward` are as `device
 import concurrent.futures
 import contextlib
 import threading
+import weakref
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
@@ -88,12 +89,13 @@ def constants(plan: Plan, filters: Sequence[Tensor], needs: Sequence[bool], comp
 
 # ---- values and gradients ----
 
-class Spare(threading.local):
+class Kept:
     """What the last programs of a thread's calls worked on: the next ones take it, since fresh memory costs time."""
 
     def __init__(self) -> None:
         self.arrays: List[List[Tensor]] = []
         self.forward: Dict[Any, Tuple[List[Any], Callable]] = {}    # by purpose; constants, and how to run it
+        everyone.add(self)
 
     @contextlib.contextmanager
     def borrowed(self, like: Tensor, programs: int) -> Iterator[List[List[Tensor]]]:
@@ -105,7 +107,24 @@ class Spare(threading.local):
             self.arrays = fitting
 
 
+class Spare(threading.local):
+    """That of the thread that asks."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+
+
+everyone: 'weakref.WeakSet[Kept]' = weakref.WeakSet()       # of all threads that live
 spare = Spare()
+
+
+def empty_cache() -> None:
+    """Keep nothing of earlier calls, of any thread: what a call works with it still holds."""
+    memory.entries = []
+    for kept in list(everyone):
+        kept.arrays, kept.forward = [], {}
+    for function in matrices.CACHED:
+        function.cache_clear()
 
 
 def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], like: Tensor) -> None:
@@ -116,7 +135,7 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
     """
     threads = max(1, min(torch.get_num_threads(), len(chunks)))
     inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
-    with spare.borrowed(like, threads) as arrays:
+    with spare.kept.borrowed(like, threads) as arrays:
         shares = [chunks[i::threads] for i in range(threads)]
         sizes = [{len(chunk[0]): chunk for chunk in share} for share in shares]
         prepared = [{size: prepare(i, arrays[i], *chunk) for size, chunk in mine.items()}
@@ -149,8 +168,9 @@ def forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: P
     # Recording a program takes as long as a few images; the next call may have the same, if all constants were found.
     alone = len(x) <= size and True not in needs
     key = x.shape, x.dtype, plan, torch.is_inference_mode_enabled(), *map(id, known)
-    if alone and key in spare.forward:
-        spare.forward[key][1](x, *outs)
+    mine = spare.kept.forward
+    if alone and key in mine:
+        mine[key][1](x, *outs)
         return outs, known
 
     def prepare(share: int, arrays: List[Tensor], images: Tensor, *into: Tensor) -> Callable[..., None]:
@@ -164,9 +184,9 @@ def forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: P
                 out.copy_(result.permute(3, 2, 0, 1))
 
         if alone and sum(t.nbytes for t in arrays) <= SPARED:
-            if len(spare.forward) == 4:
-                spare.forward.clear()
-            spare.forward[key] = known, run                 # the constants, so that no other object gets their address
+            if len(mine) == 4:
+                mine.clear()
+            mine[key] = known, run                 # the constants, so that no other object gets their address
         return run
 
     spread(prepare, _chunks(size, x, *outs), x)

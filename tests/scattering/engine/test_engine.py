@@ -253,7 +253,7 @@ def test_the_operators_keep_torchs_rules(needs):
     plan = Plan(12, 12, 2, 2, (1,))
     row = plan.in_a_row(*filters(x))
     needs = [hat.requires_grad for hat in row]
-    numbers = [*plan[:4], *plan.scales]
+    numbers = plan.numbers()
     torch.library.opcheck(autograd.operator, (x, row, numbers, needs))
     grads = [torch.randn_like(s) for s in autograd.operator(x, row, numbers, needs)]
     torch.library.opcheck(autograd.operator_backward, (

@@ -110,7 +110,7 @@ def test_several_threads_give_the_same(inference):
 
 def test_a_program_is_used_again(monkeypatch):
     """For as many images and the same filters; also across inference mode, whose tensors can't be written to later."""
-    run.spare.forward.clear()
+    run.spare.kept.forward.clear()
     S, x = ScatteringTorch2D(2, (16, 16)), images((16, 16)).float()
     first = S(x)
     recorded = []
@@ -126,8 +126,8 @@ def test_a_program_is_used_again(monkeypatch):
     perturb(S)
     assert not torch.allclose(S(x), first, rtol=0, atol=1e-4)
     assert len(recorded) == 2
-    kept = list(run.spare.forward)
+    kept = list(run.spare.kept.forward)
     S.set_learnable(True)
     S(x)
     assert len(recorded) == 3
-    assert list(run.spare.forward) == kept                    # filters that learn are others next time
+    assert list(run.spare.kept.forward) == kept                    # filters that learn are others next time
