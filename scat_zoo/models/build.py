@@ -6,6 +6,8 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg
 from torch import Tensor
 
+from ..scattering.loading import AllOrNothing
+from ..wording import brief
 from . import shipped
 from .model import ScatteringModel
 from .upstream import FeatureGetterNet
@@ -22,7 +24,7 @@ def generic_cfg(**kwargs: Any) -> Dict[str, Any]:
     }
 
 
-class ScatteringFeatures(FeatureGetterNet):
+class ScatteringFeatures(AllOrNothing, FeatureGetterNet):
     """timm's `features_only` wrapper that prunes and scripts, with the switch for gradient checkpointing it lacks."""
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -40,7 +42,7 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
         feature_cfg: how `features_only` gives levels; by a pruned `ScatteringFeatures` unless told otherwise.
         model_args: keywords of this variant, unless the weights of a tag, or the caller, have others.
     """
-    tagged = shipped.model_args(variant, kwargs)
+    tagged, asked = shipped.model_args(variant, kwargs), [key for key in kwargs if key in model_cls.keywords()]
     kwargs = {**model_args, **tagged, **kwargs}
     feature_cfg = dict(feature_cfg or {'feature_cls': ScatteringFeatures}, out_indices=())
     made: List[M] = []
@@ -55,10 +57,9 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
         model = build_model_with_cfg(make, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
                                      feature_cfg=feature_cfg, **kwargs)
     except RuntimeError as error:
-        names = [f'{variant}.{tag}' for tag in shipped.tags(variant)]
-        if names and 'No pretrained weights exist' in str(error):
-            raise RuntimeError(f'No pretrained weights exist for {variant} without a tag: ask for '
-                               f'{" or ".join(names)}.') from error
+        message = _why_no_weights(str(error), variant, asked)
+        if message:
+            raise RuntimeError(message) from error
         raise
     # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
     model._model_args = {key: kwargs[key] for key in tagged}
@@ -66,6 +67,20 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
     cfg.update(made[0].input_cfg(to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])),
                mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
     return model
+
+
+def _why_no_weights(error: str, variant: str, asked: List[str]) -> str:
+    """timm's or torch's error about weights in one sentence; '' for another error."""
+    names = [f'{variant}.{tag}' for tag in shipped.tags(variant)]
+    if names and 'No pretrained weights exist' in error:
+        return f'No pretrained weights exist for {variant} without a tag: ask for {" or ".join(names)}.'
+    mismatches = error.splitlines()[1:]
+    if 'loading state_dict' not in error or not mismatches:
+        return ''
+    # torch lists all tensors, of which one tells enough.
+    one = next((line for line in mismatches if '.weight: ' in line), mismatches[0]).strip()
+    keywords = f' with the {brief(", ".join(asked), 60)} asked for' if asked else ''
+    return f'these weights do not fit {variant}{keywords}: {brief(one, 180)}'
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dict[str, Tensor]:

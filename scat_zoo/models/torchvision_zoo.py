@@ -3,15 +3,16 @@
 No `from __future__ import annotations` here: torchvision finds a model's weights by the annotation object.
 """
 import functools
-from typing import Any, Dict, Optional, Type
+from typing import Any, Callable, Dict, Optional, Type
 
 import timm
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import Weights, WeightsEnum
 
+from ..wording import brief
 from . import shipped
-from .upstream import ImageClassification, register_torchvision
+from .upstream import ImageClassification, handle_legacy_interface, register_torchvision
 
 
 class ScatteringWeights(WeightsEnum):
@@ -22,12 +23,18 @@ class ScatteringWeights(WeightsEnum):
         """The member meant by `obj`, a member or its name; None for None."""
         names = list(cls.__members__)
         if isinstance(obj, str) and obj.removeprefix(f'{cls.__name__}.') not in names:
-            raise ValueError(f'unknown weights {obj!r} for {cls.__name__}; known: {", ".join(names) or "none"}')
+            known = f'known: {", ".join(names)}' if names else 'no weights come with this model'
+            raise ValueError(f'unknown weights {brief(obj, 60)!r} for {cls.__name__}; {known}')
         return super().verify(obj)
+
+    @property
+    def in_timm(self) -> str:
+        """ARCHITECTURE.TAG."""
+        return self.url.split('/')[-2]
 
     def get_state_dict(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
         """The weights, from the package; torchvision's arguments are about downloads."""
-        return load_file(shipped.WEIGHTS / self.meta['timm'] / 'model.safetensors')
+        return load_file(shipped.WEIGHTS / self.in_timm / 'model.safetensors')
 
 
 def _enum(name: str, architecture: str) -> Type[ScatteringWeights]:
@@ -42,45 +49,37 @@ def _member(name: str) -> Weights:
     side = cfg['input_size'][1]
     file = shipped.WEIGHTS / name / 'model.safetensors'
     meta = {
-        'timm': name, 'categories': cfg['label_names'], 'num_params': results['parameters'], 'min_size': (side, side),
-        'recipe': f'scat-zoo train --recipe {results["recipe"]} --arms {results["arm"]}',
+        'categories': cfg['label_names'], 'num_params': results['parameters'], 'min_size': (side, side),
+        'license': cfg['license'], 'recipe': f'scat-zoo train --recipe {results["recipe"]} --arms {results["arm"]}',
         '_metrics': {results['data']: {'acc@1': round(results['accuracy'], 2)}},
-        '_file_size': round(file.stat().st_size / 2 ** 20, 3), '_docs': f'See {name}/README.md beside the weights.'}
+        '_ops': round(results['multiply_adds'] / 1e9, 3), '_file_size': round(file.stat().st_size / 2 ** 20, 3),
+        '_docs': f'See {name}/README.md beside the weights.'}
     transforms = functools.partial(
         ImageClassification, crop_size=side, resize_size=side, mean=tuple(cfg['mean']), std=tuple(cfg['std']))
     return Weights(file.as_uri(), transforms, meta)
 
 
+def _builder(architecture: str, enum: Type[ScatteringWeights]) -> Callable[..., nn.Module]:
+    """A builder as torchvision's own are, with `pretrained` and positional arguments too, which it warns of."""
+    def builder(*, weights: Optional[enum] = None, progress: bool = True, **kwargs: Any) -> nn.Module:
+        member = enum.verify(weights)
+        name = architecture if member is None else member.in_timm
+        return timm.create_model(name, pretrained=member is not None, **kwargs)
+
+    builder.__name__ = builder.__qualname__ = architecture
+    builder.__doc__ = f"timm's {architecture}, whose other keywords it takes; progress is without effect."
+    legacy = handle_legacy_interface(weights=('pretrained', enum.__members__.get('DEFAULT')))
+    return register_torchvision(legacy(builder))
+
+
 ScatLinear_Weights = _enum('ScatLinear_Weights', 'scat_linear')
 ScatMlp_Weights = _enum('ScatMlp_Weights', 'scat_mlp')
 ScatResNet_Weights = _enum('ScatResNet_Weights', 'scat_resnet')
+ScatResNet18_Weights = _enum('ScatResNet18_Weights', 'scat_resnet18')
 ScatTiny_Weights = _enum('ScatTiny_Weights', 'scat_tiny')
 
-
-def _create(architecture: str, weights: Optional[ScatteringWeights], kwargs: Dict[str, Any]) -> nn.Module:
-    name = architecture if weights is None else weights.meta['timm']
-    return timm.create_model(name, pretrained=weights is not None, **kwargs)
-
-
-@register_torchvision
-def scat_linear(*, weights: Optional[ScatLinear_Weights] = None, progress: bool = True, **kwargs: Any) -> nn.Module:
-    """Scattering and a linear classifier; keywords as for `timm.create_model('scat_linear')`."""
-    return _create('scat_linear', ScatLinear_Weights.verify(weights), kwargs)
-
-
-@register_torchvision
-def scat_mlp(*, weights: Optional[ScatMlp_Weights] = None, progress: bool = True, **kwargs: Any) -> nn.Module:
-    """Scattering and a classifier with a hidden layer; keywords as for `timm.create_model('scat_mlp')`."""
-    return _create('scat_mlp', ScatMlp_Weights.verify(weights), kwargs)
-
-
-@register_torchvision
-def scat_resnet(*, weights: Optional[ScatResNet_Weights] = None, progress: bool = True, **kwargs: Any) -> nn.Module:
-    """Scattering and residual stages; keywords as for `timm.create_model('scat_resnet')`."""
-    return _create('scat_resnet', ScatResNet_Weights.verify(weights), kwargs)
-
-
-@register_torchvision
-def scat_tiny(*, weights: Optional[ScatTiny_Weights] = None, progress: bool = True, **kwargs: Any) -> nn.Module:
-    """Scattering and separable blocks; keywords as for `timm.create_model('scat_tiny')`."""
-    return _create('scat_tiny', ScatTiny_Weights.verify(weights), kwargs)
+scat_linear = _builder('scat_linear', ScatLinear_Weights)
+scat_mlp = _builder('scat_mlp', ScatMlp_Weights)
+scat_resnet = _builder('scat_resnet', ScatResNet_Weights)
+scat_resnet18 = _builder('scat_resnet18', ScatResNet18_Weights)
+scat_tiny = _builder('scat_tiny', ScatTiny_Weights)

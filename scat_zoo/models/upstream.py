@@ -2,16 +2,18 @@
 from typing import Any, Callable, TypeVar
 
 import timm
+import torchvision
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from timm.models._input import update_model_input_size
 from torchvision.models._api import BUILTIN_MODELS
 from torchvision.models._api import register_model as register_torchvision_model
+from torchvision.models._utils import handle_legacy_interface
 from torchvision.transforms._presets import ImageClassification
 
 __all__ = [
-    'DepthwiseSeparableConv', 'FeatureGetterNet', 'ImageClassification', 'feature_take_indices', 'register_model',
-    'register_torchvision', 'update_model_input_size',
+    'DepthwiseSeparableConv', 'FeatureGetterNet', 'ImageClassification', 'feature_take_indices',
+    'handle_legacy_interface', 'register_model', 'register_torchvision', 'update_model_input_size',
 ]
 F = TypeVar('F', bound=Callable[..., Any])
 
@@ -24,7 +26,7 @@ def register_model(entrypoint: F) -> F:
     """
     name = entrypoint.__name__
     if timm.is_model(name):
-        _refuse_another(name, 'timm', timm.model_entrypoint(name), entrypoint)
+        _refuse_another(f'a model {name!r}', 'timm', timm.model_entrypoint(name), entrypoint)
     timm.models.register_model(entrypoint)
     return entrypoint
 
@@ -32,17 +34,22 @@ def register_model(entrypoint: F) -> F:
 def register_torchvision(builder: F) -> F:
     """The same for torchvision, whose own decorator refuses a reload of the same module too.
 
+    The weights that the builder takes become an attribute of `torchvision.models`, where `get_weight` looks for them.
+
     Raises:
-        RuntimeError: if a model of this name comes from elsewhere.
+        RuntimeError: if a model or weights of this name come from elsewhere.
     """
     name = builder.__name__
     if name in BUILTIN_MODELS:
-        _refuse_another(name, 'torchvision', BUILTIN_MODELS[name], builder)
-        del BUILTIN_MODELS[name]
+        _refuse_another(f'a model {name!r}', 'torchvision', BUILTIN_MODELS[name], builder)
+    weights = torchvision.models.get_model_weights(builder)
+    known = getattr(torchvision.models, weights.__name__, weights)
+    _refuse_another(f'weights {weights.__name__!r}', 'torchvision', known, weights)
+    setattr(torchvision.models, weights.__name__, weights)
+    BUILTIN_MODELS.pop(name, None)
     return register_torchvision_model()(builder)
 
 
-def _refuse_another(name: str, zoo: str, known: Callable[..., Any], ours: Callable[..., Any]) -> None:
+def _refuse_another(what: str, zoo: str, known: Any, ours: Any) -> None:
     if known.__module__ != ours.__module__:
-        raise RuntimeError(
-            f'{zoo} has a model {name!r} already, from {known.__module__}; {ours.__module__} does not replace it')
+        raise RuntimeError(f'{zoo} has {what} already, from {known.__module__}; {ours.__module__} does not replace it')

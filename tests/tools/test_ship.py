@@ -22,11 +22,21 @@ def test_what_is_shipped_is_what_the_run_left(tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(there, run / 'checkpoint')
     (run / 'settings.json').write_text(json.dumps({'data': recorded['data'], **asdict(arm)}))
-    of_run = {key: value for key, value in recorded.items() if key not in ('recipe', 'data', 'parameters')}
+    of_ship = ('recipe', 'data', 'parameters', 'multiply_adds')
+    of_run = {key: value for key, value in recorded.items() if key not in of_ship}
     (run / 'results.json').write_text(json.dumps({**of_run, 'history': []}))
     ship.ship(recorded['recipe'], run, there.name, tmp_path)
     shipped_now = {file.name: file.read_bytes() for file in (tmp_path / there.name).iterdir()}
     assert shipped_now == {file.name: file.read_bytes() for file in there.iterdir()}
+
+
+def test_cards_are_written_anew_and_weights_stay(tmp_path):
+    for folder in shipped.WEIGHTS.iterdir():
+        shutil.copytree(folder, tmp_path / folder.name)
+        (tmp_path / folder.name / 'README.md').write_text('an old card')
+    ship.describe_all(tmp_path)
+    for file in shipped.WEIGHTS.glob('*/*'):
+        assert (tmp_path / file.parent.name / file.name).read_bytes() == file.read_bytes(), file
 
 
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda tool: tool.stem)
