@@ -1,4 +1,4 @@
-"""The pages in docs/ and the scripts in examples/ run, and print what they say they print.
+"""The pages in docs/ and the scripts in examples/ run, and print what they say they print; links lead somewhere.
 
 The Python blocks of a page are one program, run in order. A text block right after a Python block is its output.
 """
@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from scat_zoo import cli
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / 'docs').glob('*.md'))
+LINKED = [*ROOT.glob('*.md'), *PAGES, *(ROOT / 'docs' / 'api').glob('*.md')]
+COMMAND = re.compile(r'^(?:scat-zoo|torchrun .* -m scat_zoo) (.*)$', re.MULTILINE)
 EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
 BLOCK = re.compile(r'^```python\n(.*?)^```$(?:\n\n?```text\n(.*?)^```$)?', re.MULTILINE | re.DOTALL)
 MARK = '---- end of a block ----'
@@ -66,9 +70,30 @@ def test_examples_run(example, tmp_path):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
-def test_links_inside_the_repository_exist(page):
-    for target in re.findall(r'\]\((?!http)([^)#]+)', page.read_text()):
-        assert (page.parent / target).exists(), target
+def test_command_lines_parse(page):
+    blocks = re.findall(r'^```text\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
+    for line in (line for block in blocks for line in COMMAND.findall(block)):
+        cli._parser().parse_args(line.split())
+
+
+@pytest.mark.parametrize('page', LINKED, ids=lambda page: page.stem)
+def test_links_inside_the_repository_lead_somewhere(page):
+    for link in re.findall(r'\]\((?!http)([^)]+)\)', page.read_text()):
+        assert leads_somewhere(page, link), link
+
+
+def leads_somewhere(page, link):
+    """Whether there is such a file, and in it, if it is a page, such a heading."""
+    target, _, anchor = link.partition('#')
+    there = page.parent / target if target else page
+    return there.exists() and (not anchor or anchor in anchors(there.read_text()))
+
+
+def anchors(text):
+    """Those of a page's headings, as GitHub makes them."""
+    without_code = re.sub(r'^```.*?^```$', '', text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r'^#+ (.+)$', without_code, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 def test_every_example_is_linked_from_a_page():
@@ -79,6 +104,13 @@ def test_every_example_is_linked_from_a_page():
 def test_an_architecture_is_under_fifty_lines():
     blocks = [code for code, _ in BLOCK.findall((ROOT / 'docs' / 'new-architecture.md').read_text())]
     assert len(next(code for code in blocks if 'register_model' in code).splitlines()) < 50
+
+
+def test_the_tests_see_a_link_to_nowhere(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('# A page\n\n## What it is, in `code`\n\n```bash\n# no heading\n```\n')
+    assert all(leads_somewhere(page, link) for link in ('page.md', '#a-page', 'page.md#what-it-is-in-code'))
+    assert not any(leads_somewhere(page, link) for link in ('other.md', '#another', 'page.md#no-heading'))
 
 
 def test_the_tests_see_a_wrong_output():

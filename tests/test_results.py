@@ -1,4 +1,4 @@
-"""The tables of results in the docs are those of the runs that were recorded, in docs/results."""
+"""The tables in docs/results.md are those of the runs recorded in docs/results, and the README repeats some rows."""
 import json
 import re
 from pathlib import Path
@@ -10,6 +10,8 @@ from scat_zoo.train.recipes import RECIPES
 from scat_zoo.train.study import tabulate
 
 DOCS = Path(__file__).parents[1] / 'docs'
+PAGE = (DOCS / 'results.md').read_text()
+README = (DOCS.parent / 'README.md').read_text()
 RECORDED = sorted((DOCS / 'results').glob('*.json'))
 # Of one seed on all images, these share a table, a row each.
 SINGLE = [file for file in RECORDED if (RECIPES[file.stem].seeds, RECIPES[file.stem].per_class) == ((0,), (None,))]
@@ -22,7 +24,7 @@ def test_a_table_is_what_the_runs_recorded(file):
     expected = {(arm, size, seed) for arm in arms for size in recipe.per_class for seed in recipe.seeds}
     assert {(r['arm'], r['per_class'], r['seed']) for r in results} == expected     # no run left out
     assert len(results) == len(expected)
-    assert tabulate(results, arms, list(recipe.per_class)) in (DOCS / 'when-to-learn.md').read_text()
+    assert tabulate(results, arms, list(recipe.per_class)) in PAGE
 
 
 @pytest.mark.parametrize('file', SINGLE, ids=lambda file: file.stem)
@@ -32,14 +34,11 @@ def test_a_row_is_what_two_runs_recorded(file):
     assert fixed['arm'] == 'fixed'
     assert {(r['per_class'], r['seed'], r['tested']) for r in (fixed, learned)} == {(None, 0, 10_000)}
     assert shipped.results(f'{model}.fashion_mnist').items() >= fixed.items()
-    row = (f'{fixed["accuracy"]:.2f} % | {learned["arm"]} {learned["accuracy"]:.2f} % '
-           f'| {learned["accuracy"] - fixed["accuracy"]:+.2f} |')
-    page = (DOCS / 'when-to-learn.md').read_text()
-    assert re.search(rf'^\| `{model}`[^|]* \| {re.escape(row)}$', page, re.MULTILINE)
-    row = (f'| `{model}` | {fixed["learned_numbers"]:,} | **{fixed["accuracy"]:.2f} %** '
+    row = (f'{fixed["learned_numbers"]:,} | **{fixed["accuracy"]:.2f} %** '
            f'| {learned["accuracy"]:.2f} % ({learned["arm"]}, '
-           f'{learned["learned_numbers"] - fixed["learned_numbers"]:,} numbers more) |')
-    assert row in (DOCS.parent / 'README.md').read_text()
+           f'{learned["learned_numbers"] - fixed["learned_numbers"]:,} numbers more) '
+           f'| {learned["accuracy"] - fixed["accuracy"]:+.2f} |')
+    assert re.search(rf'^\| `{model}`[^|]* \| {re.escape(row)}$', PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize(('files', 'first', 'arm', 'sizes'), [
@@ -50,7 +49,7 @@ def test_a_row_is_what_two_runs_recorded(file):
 def test_differences_between_other_arms(files, first, arm, sizes):
     results = [r for name in files for r in json.loads((DOCS / 'results' / f'{name}.json').read_text())]
     row = tabulate(results, [first, arm], sizes).splitlines()[-1]
-    page = ' '.join((DOCS / 'when-to-learn.md').read_text().split())
+    page = ' '.join(PAGE.split())
     differences = re.findall(r'[+-]\d+\.\d+ \([^)]*\)', row)
     assert len(differences) == len(sizes)
     for difference in differences:
@@ -58,19 +57,22 @@ def test_differences_between_other_arms(files, first, arm, sizes):
 
 
 def test_the_readme_repeats_these_tables():
-    readme, page = ((DOCS.parent / 'README.md').read_text(), (DOCS / 'when-to-learn.md').read_text())
-    recorded = [(number, means(row)) for row in page.splitlines() for number in row.split('|')[2:3] if means(row)]
-    rows = [row for row in readme.splitlines() if means(row)]
+    recorded = [means(row) for row in PAGE.splitlines() if means(row)]
+    rows = [row for row in README.splitlines() if means(row)]
     assert rows
     for row in rows:
-        matching = [number for number, values in recorded if values == means(row)]
-        assert len(matching) == 1, row
-        learned_numbers = re.findall(r'\d+(?:,\d+)+', row)
-        assert learned_numbers in ([], [matching[0].strip()]), row
-    intervals = re.findall(r'(-?\d+\.\d+)( points)? \((-?\d+\.\d+) to (-?\d+\.\d+)\)', ' '.join(readme.split()))
+        assert recorded.count(means(row)) == 1, row
+    text, page = ' '.join(README.split()), ' '.join(PAGE.split())
+    intervals = re.findall(r'(-?\d+\.\d+)(?: points)? \((-?\d+\.\d+) to (-?\d+\.\d+)\)', text)
     assert intervals
-    for mean, _, low, high in intervals:
+    for mean, low, high in intervals:
         assert f'{float(mean):+.2f} ({float(low):+.2f} to {float(high):+.2f})' in page
+
+
+def test_every_accuracy_in_the_readme_is_one_of_the_page():
+    accuracies = re.findall(r'\d+\.\d\d', README[README.index('## Results'):README.index('## Speed')])
+    assert len(accuracies) > 10
+    assert [accuracy for accuracy in accuracies if not re.search(rf'\b{accuracy}\b', PAGE)] == []
 
 
 def means(row):
@@ -79,10 +81,31 @@ def means(row):
 
 
 @pytest.mark.parametrize('name', shipped.names())
-def test_the_readme_and_the_page_tell_the_accuracy_of_the_weights(name):
+def test_the_page_tells_the_accuracy_of_the_weights(name):
     recorded = shipped.results(name)
     model, accuracy = name.partition('.')[0], f'{recorded["accuracy"]:.2f} %'
-    row = f'| `{model}` | {recorded["learned_numbers"]:,} | **{accuracy}** |'
-    assert row in (DOCS.parent / 'README.md').read_text()
-    page = (DOCS / 'when-to-learn.md').read_text()
-    assert re.search(rf'^\| `{model}`[^|]* \| {re.escape(accuracy)} \|', page, re.MULTILINE)
+    row = f'{recorded["learned_numbers"]:,} | **{accuracy}** |'
+    assert re.search(rf'^\| `{model}`[^|]* \| {re.escape(row)}', PAGE, re.MULTILINE)
+
+
+def test_the_readme_tells_the_best_accuracy_of_the_weights():
+    best = max(shipped.names(), key=lambda name: shipped.results(name)['accuracy'])
+    text = ' '.join(README.split())
+    assert f'`{best.partition(".")[0]}` reaches {shipped.results(best)["accuracy"]:.2f} %' in text
+
+
+def test_the_readme_repeats_the_speeds_of_their_page():
+    on_cpu, on_gpu = (DOCS / 'speed.md').read_text().split('## On a GPU')
+    rows = [cells(row) for row in README.splitlines() if 'one CPU thread |' in row]
+    assert len(rows) == 2
+    for images, J, forward, to_filters in rows:
+        recorded = [row for row in map(cells, on_cpu.splitlines()) if row[:2] == [images.partition(',')[0], J]]
+        assert [(row[2], row[4]) for row in recorded] == [(forward, to_filters)]
+    ratios = [row[2] for row in map(cells, on_gpu.splitlines()) if re.match(r'\d+x\d', ''.join(row[:1]))]
+    low, high = min(ratios, key=float), max(ratios, key=float)
+    assert f'the transform was {low} to {high} times as fast' in ' '.join(README.split())
+
+
+def cells(row):
+    """Of a table's row."""
+    return [cell.strip() for cell in row.split('|')[1:-1]]
