@@ -6,7 +6,11 @@ from typing import Any, Iterable
 
 def shown(value: Any) -> str:
     """The value as it can be printed anywhere on one line: a name on disk need not be text."""
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+    try:
+        text = str(value)
+    except ValueError:                                          # of more digits than Python writes
+        text = f'a {type(value).__name__}'
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def brief(value: Any, most: int = 100) -> str:
@@ -29,7 +33,7 @@ def some(names: Iterable[Any], most: int = 100) -> str:
 def nearest(name: Any, known: Iterable[str]) -> str:
     """What to say after an unknown name: the known ones that are spelt almost alike, or else some of them all."""
     names = {other.lower(): other for other in known}
-    alike = difflib.get_close_matches(str(name).lower(), names, n=2)
+    alike = difflib.get_close_matches(str(name).lower(), names, n=2, cutoff=0.75)
     if alike:
         return f'did you mean {" or ".join(names[other] for other in alike)}?'
     return f'known: {some(names.values())}'

@@ -2,10 +2,10 @@
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg
 from torch import Tensor
 
+from ..scattering import geometry
 from ..scattering.loading import AllOrNothing
 from ..wording import brief
 from . import shipped
@@ -44,6 +44,8 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
     """
     tagged, asked = shipped.model_args(variant, kwargs), [key for key in kwargs if key in model_cls.keywords()]
     kwargs = {**model_args, **tagged, **kwargs}
+    if kwargs.get('img_size') is not None:
+        kwargs['img_size'] = geometry.sides('img_size', kwargs['img_size'])
     feature_cfg = dict(feature_cfg or {'feature_cls': ScatteringFeatures}, out_indices=())
     made: List[M] = []
 
@@ -64,7 +66,7 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
     # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
     model._model_args = {key: kwargs[key] for key in tagged}
     cfg, channels = model.pretrained_cfg, made[0].in_chans
-    cfg.update(made[0].input_cfg(to_2tuple(kwargs.get('img_size') or cfg['input_size'][1:])),
+    cfg.update(made[0].input_cfg(made[0].scattering.img_size),
                mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
     return model
 

@@ -29,7 +29,7 @@ class ScatteringBase(Freezing):
         self.num_classes = geometry.integer('num_classes', num_classes, least=1)
         self.scattering = ScatteringTorch2D(J, shape, L=L, max_order=max_order, learnable=learnable)
         height, width = geometry.output_size(*self.scattering.shape, self.scattering.J)
-        self.classifier_input_dim = in_channels * len(self.scattering.paths) * height * width
+        self.classifier_input_dim = self.in_channels * len(self.scattering.paths) * height * width
         self.classifier = self._build_classifier()
 
     def _build_classifier(self) -> nn.Module:

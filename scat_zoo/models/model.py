@@ -1,10 +1,11 @@
 """What all models of the zoo share: the scattering and its norm, timm's methods, freezing, parameter groups."""
 import inspect
 import math
+import sys
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 import torch
-from timm.layers import get_device_dtype, to_2tuple
+from timm.layers import get_device_dtype
 from timm.models import checkpoint
 from torch import Tensor, nn
 
@@ -74,18 +75,16 @@ class ScatteringModel(Freezing):
         if unknown:
             raise TypeError(f'{type(self).__name__} has no keyword {some(unknown, 60)}; {nearest(unknown[0], known)}')
         if 'img_size' in filters:
-            filters['img_size'] = to_2tuple(filters['img_size'])
+            filters['img_size'] = geometry.sides('img_size', filters['img_size'])
         num_classes = geometry.integer('num_classes', num_classes, least=0)
-        if not 0 <= log_floor < math.inf:
-            raise ValueError(f'log_floor must be 0, for no logarithm, or a positive number, got {log_floor}')
-        if not 0 <= drop_rate <= 1:
-            raise ValueError(f'drop_rate must be a share from 0 to 1, got {drop_rate}')
+        log_floor = geometry.number('log_floor', log_floor, 0, sys.float_info.max, '0, for no logarithm, or positive')
+        drop_rate = geometry.number('drop_rate', drop_rate, 0, 1, 'a share from 0 to 1')
         self.scattering = ScatteringStem(**filters)
         placed = {name: filters.get(name) for name in ('device', 'dtype')}
         self.norm = ScatteringNorm(self.scattering.order_channels(), log_floor, **placed)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, self.scattering.in_chans, drop_rate
         grid = geometry.output_size(*self.scattering.img_size, self.scattering.J) if pool_grid is None else pool_grid
-        self.pool_grid = geometry.image_size('pool_grid', to_2tuple(grid), least=1)
+        self.pool_grid = geometry.sides('pool_grid', grid, least=1)
         self.grad_checkpointing = False
         self.pretrained_cfg: Dict[str, Any]                     # timm's, like the next
         self._model_args: Dict[str, Any]
@@ -139,8 +138,12 @@ class ScatteringModel(Freezing):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None, reset_other: bool = False) -> None:
-        """A new classifier; `reset_other` leaves a hidden layer before it out."""
-        self.num_classes = num_classes
+        """A new classifier; `reset_other` leaves a hidden layer before it out.
+
+        Raises:
+            TypeError, ValueError: if there can't be so many classes; nothing is changed then.
+        """
+        self.num_classes = num_classes = geometry.integer('num_classes', num_classes, least=0)
         self.head.reset(self.num_features, num_classes, global_pool, reset_other, **get_device_dtype(self))
 
     @torch.jit.ignore
@@ -153,7 +156,7 @@ class ScatteringModel(Freezing):
         Raises:
             ValueError: if a side is below 2^J.
         """
-        size = to_2tuple(img_size)
+        size = geometry.sides('img_size', img_size)
         self.scattering.set_input_size(size)
         update_model_input_size(self, size, pool_grid=self.pool_grid)
         if hasattr(self, 'pretrained_cfg'):
@@ -174,7 +177,7 @@ class ScatteringModel(Freezing):
 
     def forward_levels(self, x: Tensor, last: int) -> List[Tensor]:
         """Images (B, in_chans, H, W) -> feature maps (B, C, h, w), levels 0 to `last`."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define forward_levels()')
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_features, h, w)."""

@@ -11,6 +11,7 @@ from timm.models import checkpoint, generate_default_cfgs
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
+from ..scattering import geometry
 from ..wording import brief, nearest
 from . import shipped
 from .build import build, checkpoint_filter_fn, generic_cfg  # noqa: F401  (timm looks for checkpoint_filter_fn here)
@@ -61,8 +62,7 @@ class ScatResNet(ScatteringModel):
                              f'{brief(channels, 40)}, {brief(depths, 40)} and {brief(strides, 40)}')
         if block not in BLOCKS:
             raise ValueError(f'unknown block {brief(repr(block), 60)}; {nearest(block, BLOCKS)}')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be a share from 0 to below 1, got {drop_path_rate}')
+        drop_path_rate = geometry.number('drop_path_rate', drop_path_rate, 0, 0.999, 'a share from 0 to below 1')
         super().__init__(num_classes, pool_grid=pool_grid, **kwargs)
         dd = get_device_dtype(self.norm)
         in_width, width = sum(self.scattering.order_channels()), channels[0]

@@ -188,6 +188,9 @@ class ScatteringStem(AllOrNothing):
 
     def set_max_order(self, max_order: int) -> None:
         """Compute orders up to max_order (0 leaves the low-pass), and keep only the filters that they read."""
+        max_order = geometry.integer('max_order', max_order, least=0)
+        if max_order > 2:
+            raise ValueError(f'max_order must be 0, 1 or 2, got {brief(max_order, 40)}')
         self.max_order = max_order
         self.bank.set_max_order(max_order)
 

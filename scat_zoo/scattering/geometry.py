@@ -1,10 +1,12 @@
 """Padding, output size, the table of scattering paths, and which filter is read at which level. Plain integers."""
+import math
 import numbers
 import operator
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..wording import brief
 
+LARGEST = 1 << 31           # pixels a side, beyond what there is memory for
 BOUNDARIES = ('reflect', 'periodic')
 
 
@@ -99,9 +101,9 @@ def integer(name: str, value: Any, least: Optional[int] = None) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f'{name} must be an integer, got {brief(repr(value), 60)}') from None
-    if isinstance(value, bool):
-        raise TypeError(f'{name} must be an integer, got {value}')
+        number = None
+    if number is None or _is_switch(value):
+        raise TypeError(f'{name} must be an integer, got {brief(repr(value), 60)}')
     if least is not None and number < least:
         raise ValueError(f'{name} must be at least {least}, got {brief(number, 40)}')
     return number
@@ -114,7 +116,7 @@ def image_size(name: str, value: Any, least: Optional[int] = None) -> Tuple[int,
         ValueError: if there are not two integers, or one is below `least`.
     """
     try:
-        sides = [operator.index(side) for side in value]
+        sides = [] if isinstance(value, (str, bytes, dict)) else [operator.index(side) for side in value]
     except TypeError:
         sides = []
     if len(sides) != 2:
@@ -124,7 +126,50 @@ def image_size(name: str, value: Any, least: Optional[int] = None) -> Tuple[int,
         elif len(sides) == 3:
             hint = ': without the channels'
         raise ValueError(f'{name} must be (H, W) in pixels, got {brief(repr(value), 60)}{hint}')
+    if max(sides) >= LARGEST:
+        raise ValueError(f'{name} must be below {LARGEST:,} pixels a side, got {brief(tuple(sides), 60)}')
     return integer(name, sides[0], least), integer(name, sides[1], least)
+
+
+def sides(name: str, value: Any, least: Optional[int] = None) -> Tuple[int, int]:
+    """As `image_size`, or of one integer, a square's."""
+    try:
+        value = (operator.index(value),) * 2
+    except TypeError:
+        pass
+    return image_size(name, value, least)
+
+
+def switch(name: str, value: Any) -> bool:
+    """The plain boolean that a value stands for.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not _is_switch(value):
+        raise ValueError(f'{name} must be True or False, got {brief(repr(value), 60)}')
+    return bool(value)
+
+
+def number(name: str, value: Any, least: float, most: float, what: str) -> float:
+    """The plain number that a value stands for.
+
+    Raises:
+        ValueError: if it is none, or not from `least` to `most`; `what` tells what was expected.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, str) or not least <= found <= most:
+        raise ValueError(f'{name} must be {what}, got {brief(repr(value), 60)}')
+    return found
+
+
+def _is_switch(value: Any) -> bool:
+    # NumPy's, and arrays and tensors without dimensions.
+    return isinstance(value, bool) or (
+        str(getattr(value, 'dtype', '')).endswith('bool') and getattr(value, 'ndim', 1) == 0)
 
 
 def check_boundary(boundary: str, height: int, width: int, J: int) -> int:
@@ -151,7 +196,7 @@ def check_scales(scales: Optional[Sequence[int]], J: int) -> List[int]:
     """
     if scales is None:
         return [J]
-    found = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
+    found = [] if isinstance(scales, (str, bytes, dict)) or not hasattr(scales, '__iter__') else list(scales)
     integers = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
     if not integers or J not in found or len(set(found)) < len(found) or min(found) < 1 or max(found) > J:
         raise ValueError(f'scales must be distinct integers from 1 to J={J}, J itself among them, got '

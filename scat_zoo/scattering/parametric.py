@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..wording import brief, nearest
-from . import frame, morlet
+from . import frame, geometry, morlet
 from .banks import INITS, Bank, PixelwiseBank, as_state, refuse_non_finite
 from .filters import Filters, from_finest, padded_size
 from .morlet import Numbers
@@ -179,8 +179,8 @@ def check(parametrization: str, options: Dict[str, Any], **switches: bool) -> Di
                          f'{nearest(parametrization, KINDS)}')
     changed = {name: value for name, value in options.items() if value != defaults[name]}
     for name, value in {**switches, **options}.items():
-        if name != 'init' and not isinstance(value, bool):
-            raise ValueError(f'{name} must be True or False, got {brief(repr(value), 60)}')
+        if name != 'init':
+            geometry.switch(name, value)
     if changed.get('init', INITS[0]) not in INITS:
         raise ValueError(f'unknown init {brief(repr(changed["init"]), 60)}; {nearest(changed["init"], INITS)}')
     for name in changed:

@@ -57,11 +57,12 @@ class ScatteringTorch2D(AllOrNothing):
             raise RuntimeError(f'The smallest dimension should be larger than 2^J. (J={brief(J, 20)}, '
                                f'shape={brief((height, width), 60)})')
         _check_out_type(out_type)
+        learnable, pre_pad = geometry.switch('learnable', learnable), geometry.switch('pre_pad', pre_pad)
         border = geometry.check_boundary(boundary, height, width, J)
         if pre_pad and border == 0:
             raise ValueError("boundary='periodic' needs no padding: leave pre_pad out")
         self.J, self.shape, self.L = J, (height, width), L
-        self.pre_pad, self.backend, self.out_type, self.boundary = bool(pre_pad), backend, out_type, boundary
+        self.pre_pad, self.backend, self.out_type, self.boundary = pre_pad, backend, out_type, boundary
         self._max_order, self._border = max_order, border
         self._M_padded, self._N_padded = geometry.padded_size(height, width, J, border)
         self.bank = PixelwiseBank(J, L, self.shape, max_order, learnable=learnable, border=border, device=device,
@@ -84,7 +85,10 @@ class ScatteringTorch2D(AllOrNothing):
 
     @property
     def mode(self) -> str:
-        """What the filters are: 'fixed' (analytic), 'learnable' (parameters that require grad) or 'frozen'."""
+        """What the filters are: 'fixed' (analytic), 'learnable' (parameters that require grad) or 'frozen'.
+
+        Filters that are held are fixed as long as their values are the analytic ones, to float precision.
+        """
         return 'fixed' if self.bank.mode == 'frozen' and self.bank.is_analytic() else self.bank.mode
 
     @property
@@ -167,7 +171,8 @@ class ScatteringTorch2D(AllOrNothing):
             hint = ''
             if x.dim() > 2 and x.shape[-3] == M and x.shape[-2] == N:
                 hint = ' Channels come before height and width: x.movedim(-1, -3).contiguous().'
-            raise RuntimeError(f'{what} must be of spatial size ({M},{N}). (Its shape is {list(x.shape)}.){hint}')
+            shape = f'{list(x.shape)}' if x.dim() < 9 else f'(..., {height}, {width})'
+            raise RuntimeError(f'{what} must be of spatial size ({M},{N}). (Its shape is {shape}.){hint}')
         filters = self.bank.phi['level0'].hat.dtype
         if (x.dtype == torch.float64) != (filters == torch.float64) and (
                 x.dtype == torch.float64 or x.dtype == torch.float32):
@@ -180,7 +185,7 @@ class ScatteringTorch2D(AllOrNothing):
             for n, name in enumerate(_kymatio_order(self.J, self.L)):
                 hat = state_dict.pop(f'{prefix}tensor{n}', None)
                 if hat is not None and name in ours:        # kymatio also keeps filters that are never read
-                    state_dict[f'{prefix}bank.{name}'] = hat.squeeze(-1)
+                    state_dict[f'{prefix}bank.{name}'] = hat.squeeze(-1) if isinstance(hat, Tensor) else hat
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,5 @@
 """The seed's classes, used as it describes them: every snippet, with `from scat_zoo import` for `from model import`."""
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,3 +127,9 @@ def test_bad_use():
         make(False)(torch.zeros(4, 1, 32, 32))
     with pytest.raises(RuntimeError, match=r'spatial size \(32,32\)'):
         make(False)(torch.zeros(4, 3, 28, 28))
+
+
+def test_small_integers_do_not_wrap():
+    model = ExampleLinearClassifier(2, (32, 32), np.uint8(3), np.uint8(10))
+    assert model.classifier_input_dim == 3 * 81 * 64
+    assert type(model.classifier_input_dim) is int

@@ -3,6 +3,7 @@ import copy
 import json
 import pickle
 
+import numpy as np
 import pytest
 import timm
 import timm.optim
@@ -75,8 +76,12 @@ def test_filters_follow_the_image(size):
     ({'num_classes': 2.5}, TypeError, 'num_classes must be an integer, got 2.5'),
     ({'pool_grid': (0, 0)}, ValueError, 'pool_grid must be at least 1, got 0'),
     ({'pool_grid': (2, 2, 2)}, ValueError, r'pool_grid must be \(H, W\)'),
-    ({'log_floor': -1}, ValueError, 'log_floor must be 0, for no logarithm, or a positive number, got -1'),
+    ({'log_floor': -1}, ValueError, 'log_floor must be 0, for no logarithm, or positive, got -1'),
     ({'drop_rate': 2}, ValueError, 'drop_rate must be a share from 0 to 1, got 2'),
+    ({'drop_rate': '0.1'}, ValueError, "drop_rate must be a share from 0 to 1, got '0.1'"),
+    ({'drop_rate': [0.1]}, ValueError, r'drop_rate must be a share from 0 to 1, got \[0.1\]'),
+    ({'log_floor': 10 ** 400}, ValueError, 'log_floor must be 0, for no logarithm, or positive, got 1000'),
+    ({'img_size': 2 ** 63}, ValueError, 'img_size must be below 2,147,483,648 pixels a side'),
     ({'parametrization': ['morlet']}, ValueError, r"unknown parametrization \['morlet'\]; did you mean morlet\?"),
     ({'pretrained': True}, RuntimeError, 'No pretrained weights exist for scat_linear'),
 ])
@@ -256,3 +261,23 @@ def test_log_floor_zero_leaves_the_logarithm_out():
     model = create(log_floor=0., global_pool='', num_classes=0).eval()
     x = torch.randn(2, 1, 16, 16)
     assert torch.allclose(model(x), model.scattering(x) / (1 + 1e-5) ** 0.5)
+
+
+@pytest.mark.parametrize('size', [np.array(16), torch.tensor(16), np.int64(16), np.array([16, 16]), [16, 16]])
+def test_sizes_of_any_kind(size):
+    model = create(img_size=size, pool_grid=size)
+    assert model.scattering.img_size == model.pool_grid == (16, 16)
+    model.set_input_size(size)
+    assert model.pretrained_cfg['input_size'] == (1, 16, 16)
+
+
+@pytest.mark.parametrize('num_classes', [-1, 'x', None, 2.0, True])
+def test_a_refused_classifier_leaves_the_one_that_is_there(num_classes):
+    model = create()
+    fc, before = model.get_classifier(), model.num_classes
+    with pytest.raises((TypeError, ValueError), match='num_classes must be'):
+        model.reset_classifier(num_classes)
+    assert model.get_classifier() is fc
+    assert model.num_classes == before
+    with pytest.raises(ValueError, match='max_order must be 0, 1 or 2, got 3'):
+        model.scattering.set_max_order(3)

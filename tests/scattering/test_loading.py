@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from scat_zoo import ExampleLinearClassifier, ScatteringTorch2D
+from scat_zoo import ExampleLinearClassifier, ScatteringBase, ScatteringTorch2D
 from scat_zoo.models.stem import ScatteringStem
 from tests.models.architectures import MODELS, create
 
@@ -114,6 +114,31 @@ def test_an_old_gradient_moves_nothing_of_the_half_that_is_frozen(name, half):
     step.step()
     moved = {name.startswith('scattering.') for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {half == 'classifier'}
+
+
+def test_what_was_not_reached_is_not_written_to():
+    """A backward pass may wait, and a buffer may be one that nobody can write to."""
+    model = made('scat_linear', STATES['pixelwise'])
+    loss = model(torch.rand(2, 1, 28, 28)).square().sum()
+    with pytest.raises(RuntimeError, match='Missing key'):
+        model.load_state_dict({f'module.{key}': value for key, value in model.state_dict().items()})
+    loss.backward()
+    model.register_buffer('expanded', torch.zeros(1).expand(5))
+    with pytest.raises(RuntimeError, match='Missing key'):
+        model.load_state_dict({})
+
+
+def test_a_classifier_without_a_size_yet():
+    class Lazy(ScatteringBase):
+        def _build_classifier(self):
+            return nn.LazyLinear(3)
+
+    donor, model, x = Lazy(2, (8, 8), 1, 3), Lazy(2, (8, 8), 1, 3), torch.rand(1, 1, 8, 8)
+    expected = donor(x)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        model.load_state_dict({})
+    model.load_state_dict(donor.state_dict())
+    assert torch.equal(model(x), expected)
 
 
 def test_a_module_of_torch_is_half_loaded():

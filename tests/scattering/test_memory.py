@@ -38,3 +38,19 @@ def test_memory_is_given_back_and_nothing_else_changes():
     thread.join()
     assert torch.equal(S(x), expected)
     assert min(kept()) > 0
+
+
+def test_threads_may_begin_meanwhile():
+    S, x = scat_zoo.Scattering2D(1, (8, 8), L=1), torch.rand(1, 8, 8)
+
+    def begin():
+        for _ in range(200):
+            thread = threading.Thread(target=S, args=(x,))
+            thread.start()
+            thread.join()
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        scat_zoo.empty_cache()

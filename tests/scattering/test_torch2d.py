@@ -120,6 +120,10 @@ def test_integers_are_named():
     ({'shape': (3, 32, 32)}, ValueError, 'shape must be (H, W) in pixels, got (3, 32, 32): without the channels'),
     ({'shape': (32., 32)}, ValueError, 'shape must be (H, W) in pixels, got (32.0, 32)'),
     ({'shape': '32'}, ValueError, "shape must be (H, W) in pixels, got '32'"),
+    ({'shape': b'  '}, ValueError, "shape must be (H, W) in pixels, got b'  '"),
+    ({'shape': (10 ** 5000, 32)}, ValueError, 'shape must be below 2,147,483,648 pixels a side'),
+    ({'J': torch.tensor(True)}, TypeError, 'J must be an integer, got tensor(True)'),
+    ({'learnable': 'no'}, ValueError, "learnable must be True or False, got 'no'"),
     ({'shape': (32, -32)}, RuntimeError, 'The smallest dimension'),
     ({'frontend': 'numpy'}, RuntimeError, "The frontend 'numpy' is not valid. Must be 'torch'"),
     ({'backend': collections.namedtuple('Fake', 'name')('fake')}, ImportError, 'fake is not supported by the frontend'),
@@ -163,6 +167,8 @@ def test_a_state_dict_that_does_not_fit_is_refused():
         ScatteringTorch2D(2, (32, 32)).load_state_dict(ScatteringTorch2D(2, (28, 28)).state_dict())
     with pytest.raises(RuntimeError, match='Missing key'):
         ScatteringTorch2D(2, (32, 32)).load_state_dict({})
+    with pytest.raises(RuntimeError, match=r'expected torch\.Tensor'):
+        ScatteringTorch2D(2, (32, 32)).load_state_dict({**kymatio(2, (32, 32)).state_dict(), 'tensor0': 'x'})
     broken = kymatio(2, (32, 32)).state_dict()
     del broken['tensor3']
     with pytest.raises(RuntimeError, match='Missing key'):
@@ -233,6 +239,10 @@ def test_what_the_filters_are():
     assert learned.mode == 'learnable'
     assert 'mode=fixed' in repr(S)
     assert ScatteringTorch2D(2, (16, 16), device='meta').mode == 'fixed'
+    assert ScatteringTorch2D(2, (16, 16)).double().mode == 'fixed'
+    assert ScatteringTorch2D(2, (16, 16)).bfloat16().mode == 'fixed'
+    S.load_state_dict(kymatio(2, (16, 16), L=2).state_dict())
+    assert S.mode == 'fixed'                                    # kymatio's are ours to float precision
 
 
 @pytest.mark.parametrize('max_order', [1, 2])

@@ -6,8 +6,8 @@ from .. import geometry
 
 
 class Plan(NamedTuple):
-    """Size of the padded image, orientations, order, log-2 of the scales to low-pass at, descending from J, cells of 2^J
-    pixels on each side that are padding.
+    """Size of the padded image, orientations, order, log-2 of the scales to low-pass at (descending from J), and cells
+    of 2^J pixels on each side that are padding.
     """
     M: int
     N: int

@@ -95,7 +95,8 @@ class Kept:
     def __init__(self) -> None:
         self.arrays: List[List[Tensor]] = []
         self.forward: Dict[Any, Tuple[List[Any], Callable]] = {}    # by purpose; constants, and how to run it
-        everyone.add(self)
+        with joining:
+            everyone.add(self)
 
     @contextlib.contextmanager
     def borrowed(self, like: Tensor, programs: int) -> Iterator[List[List[Tensor]]]:
@@ -115,13 +116,16 @@ class Spare(threading.local):
 
 
 everyone: 'weakref.WeakSet[Kept]' = weakref.WeakSet()       # of all threads that live
+joining = threading.Lock()
 spare = Spare()
 
 
 def empty_cache() -> None:
     """Keep nothing of earlier calls, of any thread: what a call works with it still holds."""
     memory.entries = []
-    for kept in list(everyone):
+    with joining:
+        all_kept = list(everyone)
+    for kept in all_kept:
         kept.arrays, kept.forward = [], {}
     for function in matrices.CACHED:
         function.cache_clear()
