@@ -3,9 +3,10 @@
 Outside the package, since importing any part of that registers the zoo.
 """
 import argparse
+import difflib
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 COMMANDS = {
     'train': 'train a model on images',
@@ -15,11 +16,30 @@ COMMANDS = {
     'list': 'list the models of the zoo',
     'run': 'run a script, or an installed module, that finds the zoo registered',
 }
+LONGEST = 200                   # characters of an error that come from argparse and from the user
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake on one line, which points to the help; the usage alone takes a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        message = ' '.join(message.split())
+        if len(message) > LONGEST:
+            message = f'{message[:LONGEST // 2]}...{message[-LONGEST // 2:]}'
+        self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse here what a command does not know: the whole command line would point to its own help."""
+        found, others = super().parse_known_args(args, namespace)
+        if others:
+            alike = difflib.get_close_matches(others[0], self._option_string_actions, n=1, cutoff=0.75)
+            self.error(f'unknown arguments: {" ".join(others)}' + ''.join(f'; did you mean {name}?' for name in alike))
+        return found, others
 
 
 def parsers(number: str) -> Tuple[argparse.ArgumentParser, Dict[str, argparse.ArgumentParser]]:
     """The parser of the command line of this version, and those of its commands by name, which have no options yet."""
-    parser = argparse.ArgumentParser(prog='scat-zoo', description='Learnable wavelet scattering models.')
+    parser = _Parser(prog='scat-zoo', description='Learnable wavelet scattering models.')
     parser.add_argument('--version', action='version', version=number)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     return parser, {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
@@ -33,6 +53,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         except PackageNotFoundError:
             number = 'not installed'
         parsers(number)[0].parse_args(argv)
-    from scat_zoo import cli
-
+    try:
+        from scat_zoo import cli
+    except KeyboardInterrupt:                           # importing takes seconds
+        print('stopped', file=sys.stderr)
+        return 130
     return cli.main(argv)

@@ -2,6 +2,7 @@
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import io
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import timm
 import torch
+from timm.optim import list_optimizers
 from timm.utils import ParseKwargs
 from timm.utils.distributed import init_distributed_device_so
 from torch import distributed
@@ -26,12 +28,17 @@ from .train.job import Job
 from .train.loop import Training
 from .train.recipes import RECIPES
 from .train.run_folder import write_json
+from .wording import brief, nearest
+
+LONGEST = 280                   # characters of a message, before which stands what it is
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     if args.command is _run:                            # the script's errors are its own
+        if not _is_there(args.script, args.module):
+            args.parser.error(f'no script {brief(args.script)}: expected a Python file, or -m and an installed module')
         _run(args)
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -47,10 +54,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         print('stopped' + '; the same command with --resume goes on from there' * resumes, file=sys.stderr)
         return 130
     # timm asserts what it expects of keywords.
-    except (ValueError, TypeError, RuntimeError, OSError, FloatingPointError, AssertionError) as error:
-        print(f'scat-zoo: error: {error}', file=sys.stderr)
+    except (ValueError, TypeError, RuntimeError, OSError, MemoryError, FloatingPointError, AssertionError) as error:
+        print(f'scat-zoo: error: {sentence(error)}', file=sys.stderr)
         return 2
     return 0
+
+
+def sentence(error: BaseException) -> str:
+    """What the error says, on one line; its kind if it says nothing."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.strerror}: {brief(error.filename, 200)}'
+    return brief(' '.join(str(error).split()) or type(error).__name__, LONGEST)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +88,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     _add_gradients(parser.add_argument_group(
         'training by gradients', 'Any of these asks for it, and keeps what it gives; their defaults follow from the '
                                  'number of images. Without, it is kept only if validation says that it helps.'))
-    parser.add_argument('--seed', type=int, default=Training.seed)
+    parser.add_argument('--seed', type=_natural, default=Training.seed)
     parser.add_argument('--workers', type=_natural, default=Training.workers, help='processes that load images')
     _add_device(parser)
     parser.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
@@ -124,7 +138,7 @@ def _add_gradients(group: argparse._ArgumentGroup) -> None:
                        help="augmentation; without a name, timm's default: random crop, scale, flip, colours")
     group.add_argument('--epochs', type=_positive)
     group.add_argument('--batch-size', type=_positive)
-    group.add_argument('--opt', help=f"one of timm's optimisers (default: {Training.opt})")
+    group.add_argument('--opt', type=_optimiser, help=f"one of timm's optimisers (default: {Training.opt})")
     group.add_argument('--lr', type=_number, help='peak learning rate of all but the filters')
     group.add_argument('--filter-lr', type=_number, help='that of the filters (default: pixelwise 0.001, others 0.01)')
     group.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
@@ -172,7 +186,7 @@ def _filters_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
                         help='name of a registered model, or a checkpoint folder')
     _add_keywords(parser, 'a model')
-    parser.add_argument('-o', '--output', type=Path, default=Path('filters.png'), metavar='PNG', help='the picture')
+    parser.add_argument('-o', '--output', type=_file, default='filters.png', metavar='PNG', help='the picture')
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +195,7 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Register the zoo, then run an unmodified script such as timm's train.py."
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, parser=parser)
     parser.add_argument('-m', dest='module', action='store_true', help='SCRIPT is the name of an installed module')
     parser.add_argument('script', metavar='SCRIPT')
     parser.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
@@ -206,13 +220,13 @@ def _train(args: argparse.Namespace) -> None:
         return
     for name in ('select', 'arms', 'jobs'):
         if getattr(args, name) != args.parser.get_default(name):
-            raise ValueError(f'--{name} is an option of recipes: it needs --recipe NAME')
+            raise ValueError(f'--{name} is an option of recipes: it needs --recipe NAME, of those in --help')
     if args.start and args.model != Job.model:
-        raise ValueError(f'{args.start} tells its own model: leave --model out')
+        raise ValueError(f'{brief(args.start)} tells its own model: leave --model out')
     kwargs = {} if args.in_chans is None else {'in_chans': args.in_chans}
     asked = Job(**{
         **_fields(Job, args), 'model_kwargs': kwargs | args.model_kwargs,
-        'output': args.output or Path('runs') / (Path(args.start).name if args.start else args.model),
+        'output': args.output or Path('runs') / _name_of(args),
         'training': {key: value for key, value in _fields(Training, args).items() if value is not None}})
     device = torch.device(init_distributed_device_so(device=str(args.device))['device'])
     try:
@@ -220,6 +234,12 @@ def _train(args: argparse.Namespace) -> None:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _name_of(args: argparse.Namespace) -> str:
+    """Of the run's folder: the model, and the data that are not those built in."""
+    model = Path(args.start).name if args.start else args.model
+    return model if args.data == Job.data else f'{model}-{Path(args.data).resolve().name}'
 
 
 def _fields(of: type, args: argparse.Namespace) -> Dict[str, Any]:
@@ -231,7 +251,8 @@ def _train_recipe(args: argparse.Namespace) -> None:
     own = {'recipe', 'select', 'arms', 'jobs', 'data', 'root', 'output', 'resume', 'device', 'command', 'parser'}
     for name, value in vars(args).items():
         if name not in own and value != args.parser.get_default(name):
-            raise ValueError(f'--{name.replace("_", "-")} has no effect on a recipe: copy it into your own command')
+            option = {'start': 'from'}.get(name, name.replace('_', '-'))
+            raise ValueError(f'--{option} has no effect on a recipe: leave it out, or train without --recipe')
     data = None if args.data == Job.data else args.data
     study.run(args.recipe, data, args.root, args.output or Path('runs') / args.recipe, args.select, args.arms,
               args.jobs, args.resume, args.device)
@@ -242,6 +263,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _test(args: argparse.Namespace) -> None:
+    predict.check_name(args.model)
     figures = job.test(args.model, args.data, args.root, args.device, args.test_fraction, args.skip_broken)
     if args.json:
         write_json(args.json, {'model': args.model, 'data': args.data, **figures})
@@ -269,6 +291,15 @@ def _count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _is_there(script: str, module: bool) -> bool:
+    if not module:
+        return os.path.exists(script)
+    try:
+        return importlib.util.find_spec(script) is not None
+    except (ImportError, ValueError):                   # of a package that holds it, or of a name that is none
+        return False
+
+
 def _run(args: argparse.Namespace) -> None:
     sys.argv = [args.script, *args.args]
     if args.module:
@@ -292,8 +323,8 @@ class _Keywords(ParseKwargs):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: Optional[str] = None) -> None:
         for value in values:
-            if '=' not in value:
-                raise argparse.ArgumentError(self, f'expected KEY=VALUE, got {value!r}')
+            if not value.partition('=')[0].isidentifier() or '=' not in value:
+                raise argparse.ArgumentError(self, f'expected KEY=VALUE, such as J=3, got {brief(repr(value), 60)}')
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -303,7 +334,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f'expected a finite number of at least 0, got {text}')
+        raise argparse.ArgumentTypeError(f'expected a finite number of at least 0, got {brief(text, 60)}')
     return value
 
 
@@ -312,8 +343,9 @@ def _whole(text: str, least: int) -> int:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least {least}, got {text}')
+    if not least <= value < 2 ** 31:
+        wanted = f'at least {least}' if value < least else 'less than 2^31'
+        raise argparse.ArgumentTypeError(f'expected a whole number of {wanted}, got {brief(text, 60)}')
     return value
 
 
@@ -325,24 +357,41 @@ def _size(text: str) -> Union[int, Tuple[int, int]]:
     """An image side, or height and width."""
     sides = text.lower().split('x')
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f'expected a side such as 64, or height x width such as 48x80, got {text}')
+        raise argparse.ArgumentTypeError(f'expected a side such as 64, or height x width such as 48x80, got '
+                                         f'{brief(text, 60)}')
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _file(text: str) -> Path:
     """A file to write, which need not be there; its folder must."""
     file = Path(text)
-    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f'expected a file in a folder that can be written to, got {text}')
+    try:
+        usable = not file.is_dir() and file.parent.is_dir() and os.access(file.parent, os.W_OK)
+    except OSError:                                     # its name is too long
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(f'expected a file in a folder that can be written to, got {brief(text)}')
     return file
+
+
+def _optimiser(text: str) -> str:
+    known = [str(name) for name in list_optimizers()]
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f'unknown optimiser {brief(repr(text), 60)}; {nearest(text, known)}')
+    return text
+
+
+def _devices() -> str:
+    return ', '.join(name for name in ('cpu', 'cuda', 'mps', 'xpu') if torch.get_device_module(name).is_available())
 
 
 def _device(text: str) -> torch.device:
     try:
         device = torch.device(text)
-        there = torch.get_device_module(device.type).is_available()
+        module = torch.get_device_module(device.type)
+        there = module.is_available() and (device.index or 0) < module.device_count()
     except RuntimeError:
         there = False
     if not there:
-        raise argparse.ArgumentTypeError(f'no device {text!r}')
+        raise argparse.ArgumentTypeError(f'no device {brief(repr(text), 60)} here, where torch finds {_devices()}')
     return device

@@ -37,10 +37,14 @@ def main() -> None:
     parser.add_argument('source', type=Path)
     parser.add_argument('output', type=Path)
     args = parser.parse_args()
+    try:
+        read = {name: read_idx(args.source, f'{name}-ubyte') for split in PER_CLASS
+                for name in (f'{split}-images-idx3', f'{split}-labels-idx1')}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     args.output.mkdir(parents=True, exist_ok=True)
     for split, per_class in PER_CLASS.items():
-        images, labels = read_idx(args.source, f'{split}-images-idx3-ubyte'), read_idx(
-            args.source, f'{split}-labels-idx1-ubyte')
+        images, labels = read[f'{split}-images-idx3'], read[f'{split}-labels-idx1']
         chosen = subset(labels, per_class, SEED)
         write_idx(args.output / f'{split}-images-idx3-ubyte.gz', images[chosen])
         write_idx(args.output / f'{split}-labels-idx1-ubyte.gz', labels[chosen])

@@ -23,6 +23,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from scat_zoo.wording import brief
+
 SIDE = 256                  # of every picture, after resizing
 CROP = 64
 PER_CLASS = {'train': 20, 'val': 10, 'test': 20}
@@ -86,9 +88,10 @@ def main() -> None:
     try:
         classes = homogeneous(args.archive)
     except (OSError, zipfile.BadZipFile) as error:
-        parser.error(f'cannot read the archive {args.archive}: {error}')
+        parser.error(f'cannot read the archive {brief(args.archive)}, expected a zip file: {brief(error)}')
     if not classes:
-        parser.error(f'{args.archive} holds no homogeneous colour picture, square and of {SIDE} pixels a side or more')
+        parser.error(f'{brief(args.archive)} holds no homogeneous colour picture, square and of {SIDE} pixels a side '
+                     'or more')
     for c, (name, picture) in enumerate(tqdm(classes, unit='class')):
         for split, count in PER_CLASS.items():
             folder = args.output / split / f'{c:03d}'

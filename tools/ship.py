@@ -24,6 +24,7 @@ from scat_zoo.train import checkpoint
 from scat_zoo.train.loop import Training
 from scat_zoo.train.recipes import RECIPES
 from scat_zoo.train.run_folder import read_json, write_json
+from scat_zoo.wording import brief
 
 CARD = '''---
 library_name: timm
@@ -171,7 +172,10 @@ def main() -> None:
     elif args.name is None:
         parser.error('RECIPE, RUN_FOLDER and ARCHITECTURE.TAG are needed, or --cards')
     else:
-        ship(args.recipe, args.run, args.name)
+        try:
+            ship(args.recipe, args.run, args.name)
+        except (OSError, ValueError) as error:
+            parser.error(f'expected the folder of one run of {args.recipe}, got {brief(args.run)}: {brief(error)}')
 
 
 if __name__ == '__main__':

@@ -1,37 +1,100 @@
-"""Pictures of filters, with matplotlib (the extra `plot`)."""
+"""Pictures of filters and of coefficients, with matplotlib (the extra `plot`)."""
 import math
 from pathlib import Path
-from typing import Any, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from torch import Tensor
 
-from . import frame, morlet
+from . import frame, geometry, morlet
 from .filters import Filters
+
+MOST = 6                        # filters that `draw_change` shows
+
+
+class Moved(NamedTuple):
+    """A filter at its finest level, in Fourier (M, N), and how far it moved: the norm of the change over its norm."""
+    name: str
+    before: np.ndarray
+    after: np.ndarray
+    change: float
+    reach: int                  # pixels from the centre that hold nearly all of it
 
 
 def draw_change(before: Filters, after: Filters, path: Path) -> None:
-    """Draw what training did to every filter at its finest level, as a PNG.
+    """Draw what training did to the six filters that it moved most, as a PNG of about 1400 x 900 pixels.
 
-    For each scale j, the wavelets of all orientations side by side: in Fourier and (real part, around the centre) in
-    space, before, after, and the difference on a colour scale of its own. Last comes the low-pass.
+    Each has a column: before, after and the difference, in Fourier, and as real parts in space, there in parts of the
+    peak before.
     """
-    J, L = len(after.psi), after.psi[0][0].shape[0]
-    columns, rows = max(L, 8), 6 * J + 1
-    figure, axes = _panels(rows, columns, 'Scattering filters before and after training')
-    for j in range(J):
-        for t in range(L):
-            title = f'j={j}, θ={orientation(t, L):.4g}°'
-            panels = axes[6 * j:6 * j + 6, t]
-            _draw_filter(panels, title, before.psi[j][0][t], after.psi[j][0][t])
-            if t == 0:
-                for ax, label in zip(panels, PANELS):
-                    ax.set_ylabel(label, fontsize=9)
-    low_pass = axes[-1, :6]
-    _draw_filter(low_pass, f'low-pass, J={J}', before.phi[0][0], after.phi[0][0])
-    for ax, label in zip(low_pass, PANELS):
-        ax.set_xlabel(label.replace('\n', ', '), fontsize=9)
+    filters = sorted(_moved(before, after), key=lambda f: -f.change)[:MOST]
+    figure, axes = _panels(6, len(filters), _told(filters), (1.8 * len(filters) + 1.6, 9.2))
+    images: List[List[Any]] = []                                            # of each filter, from above
+    for column, f in zip(axes.T, filters):
+        M, N = f.before.shape
+        hats = [np.fft.fftshift(hat) for hat in (f.before, f.after)]
+        of_bins = -1 - 1 / N, 1 - 1 / N, 1 - 1 / M, -1 - 1 / M              # rows downwards
+        peak = np.abs(np.fft.ifft2(f.before).real).max()
+        views = [_around_centre(hat, f.reach).real / peak for hat in (f.before, f.after)]
+        m, n = views[0].shape
+        of_pixels = -(n // 2) - 0.5, n - n // 2 - 0.5, m - m // 2 - 0.5, -(m // 2) - 0.5
+        images.append(_three(column[:3], hats, of_bins, 0.5) + _three(column[3:], views, of_pixels, min(m, n) // 4))
+        column[0].set_title(f'{f.name}\nmoved by {100 * f.change:.1f} %', fontsize=10)
+        column[2].set_xlabel('frequency / π', fontsize=8)
+        column[5].set_xlabel('pixels', fontsize=8)
+    for row, ax in enumerate(axes[:, 0]):
+        ax.set_ylabel(('Fourier', 'space')[row // 3] + '\n' + ('before', 'after', 'difference')[row % 3], fontsize=10)
+    for rows, what in ((slice(2), 'gain'), (slice(2, 3), 'difference'), (slice(3, 5), 'value / peak'),
+                       (slice(5, 6), 'difference / peak')):
+        alike = [image for column in images for image in column[rows]]
+        limit = max(np.abs(image.get_array()).max() for image in alike) or 1.0
+        for image in alike:
+            image.set_clim(-limit, limit)
+        bar = figure.colorbar(alike[0], ax=axes[rows].ravel().tolist(), aspect=12, pad=0.01)
+        bar.set_label(what, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
     figure.savefig(path, format='png')
+
+
+def _moved(before: Filters, after: Filters) -> List[Moved]:
+    """All filters: wavelets, then low-passes."""
+    L = after.psi[0][0].shape[0]
+    named = [(f'j={j}, θ={orientation(t, L):.4g}°', a[0][t], b[0][t], 6 << j)
+             for j, (a, b) in enumerate(zip(before.psi, after.psi)) for t in range(L)]
+    # A low-pass of scale s is read at s levels, and as wide as the wavelets of scale s - 1.
+    named += [(f'low-pass, scale {len(b)}', a[0], b[0], 6 << (len(b) - 1)) for a, b in zip(before.phi, after.phi)]
+    found = []
+    for name, a, b, reach in named:
+        x, y = _array(a), _array(b)
+        found.append(Moved(name, x, y, float(np.linalg.norm(y - x) / np.linalg.norm(x)), reach))
+    return found
+
+
+def _told(filters: Sequence[Moved]) -> str:
+    """What the picture shows, in a sentence."""
+    moved = [f for f in filters if f.change > 0]
+    if not moved:
+        return 'Training left the filters as they were.'
+    total = sum(np.square(f.after - f.before).sum() for f in moved)
+    own = sum(np.square((f.after - f.before)[np.abs(f.before) > 0.1 * np.abs(f.before).max()]).sum() for f in moved)
+    share = own / total
+    where = (f'{100 * share:.0f} % of their change lies at frequencies that they passed before' if share > 0.5 else
+             f'{100 * (1 - share):.0f} % of their change lies at frequencies that they did not pass before')
+    return f'The {len(filters)} filters that training moved most, by {100 * filters[-1].change:.1f} to ' \
+           f'{100 * filters[0].change:.1f} %: {where}.'
+
+
+def _three(axes: Sequence[Any], views: Sequence[np.ndarray], places: Tuple[float, float, float, float],
+           tick: float) -> List[Any]:
+    """A filter before and after, and the difference, one below the other; the images, whose colours' range is open."""
+    images = []
+    for ax, view in zip(axes, [*views, views[1] - views[0]]):
+        ax.set_axis_on()
+        images.append(ax.imshow(view, cmap='RdBu_r', extent=places))
+        ax.set_xticks([-tick, 0, tick])
+        ax.set_yticks([-tick, 0, tick])
+        ax.tick_params(labelsize=7, length=2, pad=1, labelbottom=ax is axes[-1])
+    return images
 
 
 def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavelet], title: str, path: Path) -> None:
@@ -47,7 +110,8 @@ def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavele
     moved = any(np.abs(_array(a[0]) - _array(b[0])).max() > 1e-3 for a, b in zip(filters.psi, start.psi))
     kinds = ['Fourier', 'space, real', 'space, imaginary'] + ['moved,\nFourier'] * moved
     columns = max(L, 4)
-    figure, axes = _panels(J * len(kinds) + 1, columns, title)
+    rows = J * len(kinds) + 1
+    figure, axes = _panels(rows, columns, title, (1.7 * columns + 1, 1.95 * rows + 1))
     for j in range(J):
         for t in range(L):
             hat, before = _array(filters.psi[j][0][t]), _array(start.psi[j][0][t])
@@ -73,23 +137,86 @@ def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavele
     figure.savefig(path, format='png')
 
 
+def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths: Sequence[geometry.Path], order: int,
+              limit: Optional[float] = None) -> Any:
+    """Draw the coefficients of one order as a disc in the frequency plane (the display of Bruna and Mallat, 2013).
+
+    The direction from the centre is that of the wave vector as it lies in the image, rows downwards: `orientation`
+    counts from the bottom of the disc to its right. Vertical stripes light up left and right, horizontal ones above and
+    below; a coefficient of a real image stands for both. Each ring is a scale j1, the finest outside, all of one width;
+    each sector of a ring is an orientation theta1. For order 2 a sector is divided again: into rings j2, the finer
+    outside, and, turning the way theta1 does, into orientations theta2. What has no path stays grey: order 2 of the
+    coarsest j1.
+
+    Args:
+        ax: axes of matplotlib, for this disc alone.
+        values: one number a path, not negative, for instance means over space.
+        paths: what they are, such as `ScatteringTorch2D.paths`; those of other orders are not drawn.
+        order: 1 or 2.
+        limit: the value at the end of the colours, which begin at 0; the largest of this order unless given.
+
+    Returns:
+        What `figure.colorbar` takes.
+
+    Raises:
+        ValueError: if there is not one value a path, or the order is neither 1 nor 2.
+    """
+    from matplotlib import colormaps
+
+    if order not in (1, 2) or len(values) != len(paths):
+        raise ValueError(f'a disc shows order 1 or 2 and has one value a path: got order {order}, {len(values)} values '
+                         f'for {len(paths)} paths')
+    J = 1 + max(path.j1 for path in paths if path.j1 is not None)
+    L = 1 + max(path.theta1 for path in paths if path.theta1 is not None)
+    cells, radii = _disc(_array(values) if isinstance(values, Tensor) else np.asarray(values), paths, order, J, L)
+    smooth = max(90 // cells.shape[1], 1)                           # straight pieces of an arc, for the looks
+    cells = np.tile(np.repeat(cells, smooth, axis=1), 2)            # both halves
+    first = math.radians(orientation(L - 1, L) - 90 / L)
+    angles = np.linspace(first, first + 2 * math.pi, cells.shape[1] + 1)
+    shown = ax.pcolormesh(np.outer(radii, np.sin(angles)), np.outer(radii, np.cos(angles)), np.ma.masked_invalid(cells),
+                          cmap=colormaps['viridis'].with_extremes(bad='0.8'), vmin=0,
+                          vmax=limit or np.nanmax(cells, initial=0) or 1)
+    for radius in np.linspace(1, radii[-1], J + 1):
+        ax.plot(radius * np.sin(angles), radius * np.cos(angles), color='white', linewidth=0.6)
+    for angle in np.linspace(first, first + 2 * math.pi, 2 * L, endpoint=False):
+        ax.plot(radii[[0, -1]] * math.sin(angle), radii[[0, -1]] * math.cos(angle), color='white', linewidth=0.6)
+    ax.set(xlim=(-1.02, 1.02), ylim=(1.02, -1.02), aspect='equal')  # rows go down
+    ax.set_axis_off()
+    return shown
+
+
+def _disc(values: np.ndarray, paths: Sequence[geometry.Path], order: int, J: int, L: int
+          ) -> Tuple[np.ndarray, np.ndarray]:
+    """Values by ring (from outside) and by angle of half a turn (rising), NaN without a path; the rings' radii."""
+    rings: List[Tuple[int, Optional[int]]] = []
+    radii = [1.0]
+    width = 1 / (J + 0.5)
+    for j1 in range(J):
+        inner = list(range(j1 + 1, J)) if order == 2 else []
+        rings += [(j1, j2) for j2 in inner] or [(j1, None)]
+        radii += [1 - width * (j1 + (n + 1) / max(len(inner), 1)) for n in range(max(len(inner), 1))]
+    cells = np.full((len(rings), L, L if order == 2 else 1), np.nan)
+    for path, value in zip(paths, values):
+        if path.order == order and path.j1 is not None and path.theta1 is not None:
+            second = 0 if path.theta2 is None else L - 1 - path.theta2      # angles fall as the index rises
+            cells[rings.index((path.j1, path.j2)), L - 1 - path.theta1, second] = value
+    return cells.reshape(len(rings), -1), np.array(radii)
+
+
 def orientation(t: int, L: int) -> float:
     """Angle of the wave vector of orientation t, in degrees from the image's row axis (downwards) to its columns."""
     return math.degrees(morlet.tight_wavelet(0, t, L)[0])
 
 
-PANELS = [f'{domain}\n{state}' for domain in ('Fourier', 'space') for state in ('before', 'after', 'difference')]
-
-
-def _panels(rows: int, columns: int, title: str) -> Tuple[Any, np.ndarray]:
-    """A figure and its axes (rows, columns), which are off until something is shown."""
+def _panels(rows: int, columns: int, title: str, size: Tuple[float, float]) -> Tuple[Any, np.ndarray]:
+    """A figure of this size in 100 pixels, and its axes (rows, columns), which are off until something is shown."""
     # The object-oriented interface: pyplot would pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.7 * columns + 1, 1.95 * rows + 1), dpi=100, layout='constrained')
+    figure = Figure(figsize=size, dpi=100, layout='constrained')
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=16)
+    figure.suptitle(title, fontsize=13, wrap=True)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -103,16 +230,6 @@ def _show(ax: Any, image: np.ndarray, limit: float, title: str) -> None:
     ax.set_yticks([])
     ax.imshow(image, cmap='RdBu_r', vmin=-(limit or 1.0), vmax=limit or 1.0)
     ax.set_title(title, fontsize=8)
-
-
-def _draw_filter(axes: np.ndarray, title: str, before: Tensor, after: Tensor) -> None:
-    """The six panels of one filter."""
-    a, b = _array(before), _array(after)
-    for view, panels in ((np.fft.fftshift, axes[:3]), (_in_space, axes[3:])):
-        peak, change = np.abs(view(a)).max(), np.abs(view(b - a)).max() or 1.0
-        for ax, hat, limit in zip(panels, (a, b, b - a), (peak, peak, change)):
-            _show(ax, view(hat), limit, title)
-        panels[2].set_title(f'{title}\n(up to {change:.1g})', fontsize=8)
 
 
 def _draw_sum(image: Any, profile: Any, total: np.ndarray) -> None:
@@ -142,8 +259,3 @@ def _around_centre(hat: np.ndarray, radius: int) -> np.ndarray:
     kernel = np.fft.fftshift(np.fft.ifft2(hat))
     rows, columns = (max(n // 2 - radius, 0) for n in kernel.shape)
     return kernel[rows:kernel.shape[0] - rows, columns:kernel.shape[1] - columns]
-
-
-def _in_space(hat: np.ndarray) -> np.ndarray:
-    """Real part of the impulse response, the middle half of it."""
-    return _around_centre(hat, hat.shape[0] // 4).real

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from ..wording import brief, nearest
+
 Picture = Union[Image.Image, Tensor]        # of 8 bits, or of more: (C, H, W)
 
 
@@ -56,7 +58,7 @@ def check(name: str) -> None:
         ValueError: in one sentence.
     """
     if name not in NAMES:
-        raise ValueError(f'unknown augmentation {name!r}; known: {", ".join(NAMES)}')
+        raise ValueError(f'unknown augmentation {brief(repr(name), 60)}; {nearest(name, NAMES)}')
 
 
 def train_transform(model: nn.Module, name: str) -> Callable[[Picture], Tensor]:

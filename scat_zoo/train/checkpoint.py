@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import timm
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from torch import nn
 from ..models import shipped
 from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
+from ..wording import brief, nearest
 
 
 def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
@@ -63,16 +64,18 @@ def load(folder: Path) -> nn.Module:
     folder = folder_of(folder)
     missing = [name for name in ('config.json', 'model.safetensors') if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f'no checkpoint in {folder}: expected a folder with config.json and model.safetensors, '
+        raise ValueError(f'no checkpoint in {brief(folder)}: expected a folder with config.json and model.safetensors, '
                          f'{" and ".join(missing)} missing')
     try:
         model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         reason = ' '.join(str(error).split())
-        raise ValueError(f'the checkpoint in {folder} is corrupt or does not fit: {reason}') from error
+        raise ValueError(f'the checkpoint in {brief(folder, 80)} is corrupt or does not fit: '
+                         f'{brief(reason, 140)}') from error
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f'the checkpoint in {folder} is of no use: its weights are not finite, first {name}')
+            raise ValueError(f'the checkpoint in {brief(folder)} is of no use: its weights are not finite, first '
+                             f'{brief(name, 80)}')
     return model
 
 
@@ -97,15 +100,15 @@ def value_range(model_or_checkpoint: Union[str, Path]) -> Optional[Tuple[float, 
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f'cannot read the checkpoint\'s {file}: {error}') from error
+        raise ValueError(f'cannot read the checkpoint\'s {brief(file)}: {brief(error)}') from error
     found = content.get('value_range') if isinstance(content, dict) else None
-    return None if found is None else _checked_range(found, f'value_range in {file}')
+    return None if found is None else _checked_range(found, f'value_range in {brief(file)}')
 
 
 def _checked_range(found: Any, what: str) -> Tuple[float, float]:
     numbers = found if isinstance(found, list) and all(type(v) in (int, float) for v in found) else ()
     if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
-        raise ValueError(f'{what} must be two finite numbers, the lower first, got {found}')
+        raise ValueError(f'{what} must be two finite numbers, the lower first, got {brief(found, 60)}')
     return float(numbers[0]), float(numbers[1])
 
 
@@ -118,14 +121,19 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
     """
     if Path(name).is_dir():
         if kwargs:
-            raise ValueError(f'{name} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
+            raise ValueError(f'{brief(name)} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
         model = load(Path(name))
-    elif timm.is_model(name):
-        architecture, _, tag = name.partition('.')
-        model = timm.create_model(name, pretrained=tag in shipped.tags(architecture), **kwargs).eval()
+    elif timm.is_model(name) and ('.' not in name or name in shipped.names()):
+        model = timm.create_model(name, pretrained=name in shipped.names(), **kwargs).eval()
     else:
-        raise ValueError(f'{name!r} is no checkpoint folder and no model; the zoo has '
-                         f'{", ".join(timm.list_models("scat_*"))}')
+        raise no_model(name, [*timm.list_models('scat_*'), *shipped.names()])
     if not isinstance(model, ScatteringModel):
-        raise ValueError(f'{name} has no scattering filters')
+        raise ValueError(f'expected a model with scattering filters (`scat-zoo list`), {brief(name)} has none')
     return model
+
+
+def no_model(name: str, known: Iterable[str]) -> ValueError:
+    """What to raise for a name that is neither a checkpoint folder nor among the known."""
+    what = 'has no weights' if timm.is_model(name) else 'is a file' if Path(name).is_file() else 'is not there'
+    return ValueError(f'{brief(name, 80)} {what}: expected the folder of a checkpoint or a run, or a name of '
+                      f'`scat-zoo list`; {nearest(name, known)}')

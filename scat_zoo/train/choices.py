@@ -3,12 +3,15 @@
 Each choice comes with its reason, in one line for the terminal. None looks at a test image.
 """
 import math
+import operator
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from ..wording import brief
 from .loop import Training
 
+LARGEST = 4096                  # side of images for whose filters there may be memory
 SIDE = 64                       # of images that are larger and whose model asks for no other size
 VALIDATED = 100                 # images that tell a difference of a few points; of fewer, none are held out
 HELD_OUT = 0.1                  # part of the training images for validation
@@ -22,15 +25,23 @@ def image_size(own: Tuple[int, int], asked: Union[int, Sequence[int], None],
 
     Args:
         own: the images' median height and width.
+
+    Raises:
+        ValueError: if a size is asked for that is none, or above LARGEST.
     """
     if asked is not None:
-        return ((asked, asked) if isinstance(asked, int) else (asked[0], asked[1])), 'as asked for'
+        sides = (asked, asked) if isinstance(asked, int) else tuple(asked)
+        if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= LARGEST for side in sides):
+            raise ValueError(f'expected an image size of one or two whole numbers from 1 to {LARGEST:,} pixels, got '
+                             f'{brief(repr(asked), 60)}')
+        return (sides[0], sides[1]), 'as asked for'
     height, width = own
     if height * width <= side * side:
         return own, 'their own, the median'
     scale = side / math.sqrt(height * width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    return size, f'as many pixels as {side} x {side} in the proportions of {height} x {width}, the median'
+    return size, f'as many pixels as {side} x {side} in the proportions of {height} x {width}, the median; ' \
+        'fine detail may go, which a larger --img-size keeps'
 
 
 def held_out(targets: Sequence[int]) -> Tuple[float, str]:
@@ -50,7 +61,11 @@ def features(size: Tuple[int, int], given: Dict[str, Any]) -> List[Dict[str, Any
     once, which is as good as the best of them. What is given stays as it is.
     """
     least = min(size)
-    J = given.get('J') or max(given.get('scales') or [max(1, min(LARGEST_J, round(math.log2(least)) - 2))])
+    own = max(1, min(LARGEST_J, round(math.log2(least)) - 2))
+    try:
+        J = operator.index(given.get('J') or max(given.get('scales') or [own]))
+    except TypeError:
+        return [dict(given)]                                    # which the model refuses
     small = least <= SMALL
     found: List[Dict[str, Any]] = []
     for pool in [given['global_pool']] if 'global_pool' in given else ['flat', 'avg']:

@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, FashionMNIST, VisionDataset
 
+from ..wording import brief, nearest, shown, some
 from . import folders
-from .images import prepare, shown
+from .images import prepare
 from .scan import Found, look
 
+DATA_SETS = ('sample', 'fashion-mnist', 'cifar10')
 SAMPLE = Path(__file__).parent / 'sample'
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')          # where Debian's package dataset-fashion-mnist puts it
 CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
@@ -53,8 +55,8 @@ class IdxImages(Dataset):
     def __init__(self, folder: Path, split: str) -> None:
         images, labels = (read_idx(folder, f'{split}-{kind}-ubyte') for kind in ('images-idx3', 'labels-idx1'))
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise ValueError(f'{folder}: expected {split} images (n, rows, columns) and labels (n,), '
-                             f'got shapes {images.shape} and {labels.shape}')
+            raise ValueError(f'{brief(folder)}: expected {split} images (n, rows, columns) and labels (n,), '
+                             f'got shapes {brief(images.shape, 40)} and {brief(labels.shape, 40)}')
         self.images, self.targets = images, labels.tolist()
 
     def __len__(self) -> int:
@@ -76,17 +78,19 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
         try:
             raw = gzip.decompress(zipped.read_bytes())
         except (OSError, EOFError) as error:
-            raise ValueError(f'{zipped} is no complete gzip file: {error}') from error
+            raise ValueError(f'{brief(zipped)} is no complete gzip file, fetch it again: {brief(error, 60)}') from error
     elif plain.is_file():
         raw = plain.read_bytes()
     else:
-        raise FileNotFoundError(f'no {name} or {name}.gz in {folder}')
+        raise FileNotFoundError(f'expected the file {name} or {name}.gz in {brief(folder)}, which holds neither')
     if len(raw) < 4 or raw[:3] != b'\0\0\x08':
-        raise ValueError(f'{folder}: {name} is no idx file of unsigned bytes')
+        raise ValueError(f'{brief(folder)}: {name} is no idx file of unsigned bytes, it begins with '
+                         f'{brief(repr(raw[:4]))}')
     header = 4 + 4 * raw[3]
     shape = struct.unpack(f'>{raw[3]}I', raw[4:header]) if len(raw) >= header else (-1,)
     if len(raw) != header + math.prod(shape):
-        raise ValueError(f'{folder}: {name} should hold {shape} bytes after its header, it holds {len(raw) - header}')
+        raise ValueError(f'{brief(folder)}: {name} should hold {brief(shape, 40)} bytes after its header, it holds '
+                         f'{len(raw) - header}: fetch it again')
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
@@ -110,12 +114,13 @@ def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed
             and deviation are no more than stand-ins, which suits who knows a model that was trained on such images.
 
     Raises:
-        ValueError, FileNotFoundError: in one sentence, where data is missing or broken; all broken files are listed.
+        ValueError, FileNotFoundError: in one sentence, where data is missing or broken; stderr gets a line for each
+            broken file.
     """
     if not 0 <= val_fraction < 1:
-        raise ValueError(f'the validation fraction must be at least 0 and less than 1, got {val_fraction}')
+        raise ValueError(f'the validation fraction must be at least 0 and less than 1, got {val_fraction:g}')
     if not 0 < test_fraction < 1:
-        raise ValueError(f'the test fraction must be more than 0 and less than 1, got {test_fraction}')
+        raise ValueError(f'the test fraction must be more than 0 and less than 1, got {test_fraction:g}')
     if name == 'cifar10':
         return _cifar10(root, val_fraction, seed)
     if name not in ('sample', 'fashion-mnist'):
@@ -149,15 +154,16 @@ def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[VisionDataset
         return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
     except (RuntimeError, OSError) as error:
         reason = ' '.join(str(error).split())
-        raise FileNotFoundError(f'no {dataset.__name__} in {root}, and torchvision could not download it there: '
-                                f'{reason}') from error
+        raise FileNotFoundError(f'no {dataset.__name__} in {brief(root, 80)}, and torchvision could not download it: '
+                                f'{brief(reason, 130)}') from error
 
 
 def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: float, skip_broken: bool,
                   scan: bool) -> Data:
     if not root.is_dir():
-        raise FileNotFoundError(f"no data set {shown(root)!r}: expected 'sample', 'fashion-mnist', 'cifar10' "
-                                'or a folder of images')
+        what = 'is a file' if root.is_file() else 'is not there'
+        raise FileNotFoundError(f'{brief(root)} {what}: expected a folder of images, or the name of a data set '
+                                f'({nearest(root, DATA_SETS)})')
     notes: List[str] = []
     names = folders.parts_of(root)
     if names:
@@ -165,13 +171,18 @@ def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: flo
     else:
         whole, others = folders.find(root)
         parts = _divide(whole, root, test_fraction)
+        inner = folders.above_classes(root)
+        if inner is not None:
+            notes.append(f'{brief(inner, 40)} is taken for a class, and holds folders of images itself: if these are '
+                         f'the classes, take --data {brief(root / inner, 80)}')
         notes.append(f'no folder divides the images: {len(parts["test"]):,} of {len(whole):,} are held out to test, '
                      f'{test_fraction:.0%} of each class')
     if others:
-        notes.append(f'{others:,} files that are no images are skipped')
+        notes.append(f'{others:,} files that are no images are skipped' if others > 1 else
+                     '1 file that is no image is skipped')
     if len(parts['train'].classes) < 2:
-        raise ValueError(f'{shown(root)} has images of one class, {parts["train"].classes[0]}: a classifier needs two '
-                         'or more')
+        raise ValueError(f'{brief(root)} has images of one class, {brief(parts["train"].classes[0], 40)}: a classifier '
+                         'needs two or more')
     fingerprint = folders.fingerprint(parts, root)
     found = Found((3, 64, 64), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, None, ())
     if scan:
@@ -191,8 +202,8 @@ def _divided(root: Path, names: Sequence[str]) -> Tuple[Dict[str, folders.ImageF
     for name in names[1:]:
         theirs = set(parts[name].classes)
         if theirs != classes:
-            ours, new = (folders.some(sorted(names)) for names in (classes - theirs, theirs - classes))
-            raise ValueError(f'{shown(root)}: train and {name} differ in their classes: only train has {ours}, '
+            ours, new = (some(sorted(names), 60) for names in (classes - theirs, theirs - classes))
+            raise ValueError(f'{brief(root, 80)}: train and {name} must have the same classes; only train has {ours}, '
                              f'only {name} has {new}')
     return parts, sum(others for _, others in found.values())
 
@@ -202,8 +213,8 @@ def _divide(whole: folders.ImageFiles, root: Path, fraction: float) -> Dict[str,
     targets = np.asarray(whole.targets)
     single = [whole.classes[c] for c in _singles(targets)]
     if single:
-        raise ValueError(f'{shown(root)} has no test images, and none can be held out of a class with one image: '
-                         f'{folders.some(single)}')
+        raise ValueError(f'{brief(root)} has no folder of test images, and none can be held out of classes of one: '
+                         f'{some(single, 80)}')
     rest, taken = _hold_out(targets, fraction, seed=0)
     return {'train': whole.subset(rest), 'test': whole.subset(taken)}
 
@@ -233,10 +244,10 @@ class Prepared(Dataset):
         try:
             return prepare(picture, self.channels, self.value_range), target
         except ValueError as error:
-            raise ValueError(f'{_name(self.dataset, i)}: {error}') from error
+            raise ValueError(f'{brief(name_of(self.dataset, i), 80)}: {error}') from error
 
 
-def _name(dataset: Any, i: int) -> str:
+def name_of(dataset: Any, i: int) -> str:
     """The file of an image, or its number."""
     while isinstance(dataset, torch.utils.data.Subset):
         dataset, i = dataset.dataset, dataset.indices[i]
@@ -268,8 +279,8 @@ def split(dataset: Images, fraction: float, seed: int) -> Tuple[Images, Optional
     targets = np.asarray(dataset.targets)
     single = _singles(targets)
     if single:
-        raise ValueError(f'cannot hold training images out for validation: class {_class(dataset, single[0])} has only '
-                         'one (a fraction of 0 holds none out)')
+        raise ValueError('cannot hold training images out for validation: class '
+                         f'{brief(_class(dataset, single[0]), 60)} has only one (a fraction of 0 holds none out)')
     rest, taken = _hold_out(targets, fraction, seed)
     return Subset(dataset, rest), Subset(dataset, taken)
 
@@ -306,6 +317,7 @@ def few(dataset: Images, per_class: int, seed: int) -> Subset:
     for c in np.unique(targets):
         of_class = np.flatnonzero(targets == c)
         if len(of_class) < per_class:
-            raise ValueError(f'expected at least {per_class} images of each class, class {c} has {len(of_class)}')
+            raise ValueError(f'expected at least {per_class} images of each class, class '
+                             f'{brief(_class(dataset, c), 60)} has {len(of_class)}')
         chosen.append(of_class[np.random.RandomState(seed).permutation(len(of_class))[:per_class]])
     return Subset(dataset, np.concatenate(chosen).tolist())

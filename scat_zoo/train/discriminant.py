@@ -31,8 +31,8 @@ def check(training: Training, model: ScatteringModel) -> None:
         ValueError: in one sentence.
     """
     if training.lda_epochs and not training.lda:
-        raise ValueError(f'{training.lda_epochs} epochs through a discriminant analysis need one at the end too: '
-                         'give the number of its passes, 1 or more')
+        raise ValueError(f'--lda-epochs {training.lda_epochs} needs a discriminant analysis at the end too: give the '
+                         'number of its passes by --lda, 1 or more')
     if training.lda and importlib.util.find_spec('sklearn') is None:
         raise ValueError(
             'linear discriminant analysis needs scikit-learn: install it, or scat_zoo with the extra train')

@@ -3,8 +3,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Dict
 
+import torch
+
 from ..models.stem import ScatteringStem
 from ..scattering import frame
+from ..scattering.filters import Filters
 from ..scattering.plot import draw_bank
 from . import checkpoint
 
@@ -20,7 +23,7 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     stem = checkpoint.open_model(model_or_checkpoint, model_kwargs).scattering
     height, width = stem.img_size
     start = ScatteringStem(stem.J, stem.L, stem.max_order, stem.in_chans, stem.img_size, scales=stem.scales)
-    state = 'learnable' if stem.learnable else 'frozen' if stem.state_dict() else 'fixed'
+    state = stem.mode
     title = f'{Path(model_or_checkpoint).name}: {state} filters'
     if state != 'fixed':
         title += f', {stem.parametrization}{", nonexpansive" if stem.nonexpansive else ""}'
@@ -36,3 +39,10 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     print(f'frame bounds at {height} x {width}: A = {A:.4g}, B = {B:.6g}')
     print(f'coefficients are at most {ratio:.6g} times as far apart as padded images')
     print(f'picture {picture}')
+
+
+def change(before: Filters, after: Filters) -> float:
+    """Norm of the change of all filters over the norm of all filters."""
+    a, b = (torch.cat([hat.cpu().double().flatten() for levels in (*bank.phi, *bank.psi) for hat in levels])
+            for bank in (before, after))
+    return ((b - a).norm() / a.norm()).item()

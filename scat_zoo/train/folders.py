@@ -2,13 +2,15 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from torch.utils.data import Dataset
 
-from .images import EXTENSIONS, NO_IMAGES, Picture, is_image, open_image, shown
+from ..wording import brief, shown, some
+from .images import EXTENSIONS, NO_IMAGES, Picture, is_image, open_image
 
-NAMED = 10                      # files, classes or folders that a message names
+# What others call the parts, in small letters.
+PARTS = frozenset('train training test testing val valid validation dev'.split())
 
 
 class ImageFiles(Dataset):
@@ -43,9 +45,12 @@ def parts_of(root: Path) -> Tuple[str, ...]:
                    for entry in os.scandir(root / name)) and any(images_in(root / name)[0] for name in classes)
     if 'train' in names and held_out and not is_class:
         return ('train', *held_out)
-    if len(names) < 2 or (len(names) > len(classes) and not is_class):
-        raise ValueError(f'{shown(root)} must hold the folders train and test (or val), each with a folder of images a '
-                         f'class, or such folders of two or more classes itself; it holds {some(_entries(root))}')
+    others = {name.lower() for name in names} <= PARTS and not any(
+        entry.is_file() and is_image(entry.name) for name in names for entry in os.scandir(root / name))
+    if len(names) < 2 or others or (len(names) > len(classes) and not is_class):
+        raise ValueError(f'{brief(root, 80)} must hold the folders train and test (or val), each with a folder of '
+                         'images a class, or such folders of two or more classes itself; it holds '
+                         f'{some(_entries(root), 60)}')
     return ()
 
 
@@ -59,11 +64,20 @@ def find(folder: Path) -> Tuple[ImageFiles, int]:
     found = [images_in(folder / name) for name in classes]
     empty = [name for name, (files, _) in zip(classes, found) if not files]
     if not classes or empty:
-        where = f'nothing lies in {some(empty)}' if empty else 'it has none'
-        raise ValueError(f'{shown(folder)} holds no images in class folders: {where} '
-                         f'(files are read that end in {", ".join(sorted(EXTENSIONS))})')
+        where = f'no image lies in {some(empty, 60)}' if empty else 'it has none'
+        raise ValueError(f'{brief(folder)} must hold a folder of images for each class, and {where} '
+                         f'(of files that end in {some(EXTENSIONS, 60)})')
     samples = [(file, c) for c, (files, _) in enumerate(found) for file in files]
     return ImageFiles(samples, [shown(name) for name in classes]), sum(others for _, others in found)
+
+
+def above_classes(root: Path) -> Optional[str]:
+    """A folder of this one that looks as if it were the one that holds the classes; None if there is none."""
+    for name in _folders(root):
+        own = [inner for inner in _folders(root / name) if images_in(root / name / inner)[0]]
+        if len(own) > 1 and not any(entry.is_file() and is_image(entry.name) for entry in os.scandir(root / name)):
+            return name
+    return None
 
 
 def _folders(folder: Path) -> List[str]:
@@ -76,12 +90,6 @@ def _entries(folder: Path) -> List[str]:
 
 def _is_visible(name: str) -> bool:
     return not name.startswith('.') and name not in NO_IMAGES
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of these names, in words."""
-    more = f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''
-    return ', '.join(map(shown, names[:NAMED])) + more or 'nothing'
 
 
 def images_in(folder: Path) -> Tuple[List[str], int]:

@@ -11,12 +11,14 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..wording import brief
+
 # Either an image of 8 bits, or an array (H, W, C) of float32 that holds the file's own values.
 Picture = Union[Image.Image, np.ndarray]
 
-EXTENSIONS = frozenset((
-    '.jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .pfm .tga .jp2 .j2k .jpx '
-    '.avif .avifs .heic .heif .npy .dcm .dicom').split())
+EXTENSIONS = tuple((                                            # the commonest first, as messages tell them
+    '.jpg .jpeg .png .tif .tiff .bmp .gif .webp .npy .dcm .dicom .jpe .jfif .apng .dib .ppm .pgm .pbm .pnm .pfm .tga '
+    '.jp2 .j2k .jpx .avif .avifs .heic .heif').split())
 NO_IMAGES = frozenset(('.ipynb_checkpoints', '__MACOSX'))       # folders of copies that other programs leave
 LUMA = (0.299, 0.587, 0.114)                                    # as Pillow turns colour into grey
 # TIFF's (sample format, bits) that Pillow takes for other types of the same size.
@@ -34,11 +36,6 @@ def is_image(path: Union[str, Path]) -> bool:
             and NO_IMAGES.isdisjoint(path.parts))
 
 
-def shown(path: Union[str, Path]) -> str:
-    """The path as it can be printed anywhere on one line: a name on disk need not be text."""
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
-
-
 def open_image(file: Union[str, Path]) -> Picture:
     """The decoded image, upright: a Pillow image if it has 8 bits a channel, else its values (H, W, C) in float32.
 
@@ -53,8 +50,10 @@ def open_image(file: Union[str, Path]) -> Picture:
             raise ValueError('it is no regular file')
         return _picture(_reader(file)(file))
     except Exception as error:                                  # decoders fail in every way on damaged bytes
-        reason = (getattr(error, 'strerror', None) or str(error) or type(error).__name__).split()
-        raise ValueError(f'cannot read the image {shown(file)}: {shown(" ".join(reason))}') from error
+        reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            reason = f'it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which is too large: scale it down'
+        raise ValueError(f'cannot read the image {brief(file, 120)}: {brief(" ".join(reason.split()), 140)}') from error
 
 
 def _reader(file: Union[str, Path]) -> Callable[[Union[str, Path]], Picture]:
@@ -219,9 +218,10 @@ def _picture(content: Picture) -> Picture:
         return content
     array = content[..., None] if content.ndim == 2 else content
     if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f'expected an array (height, width) or (height, width, channels), got shape {content.shape}')
+        raise ValueError(f'expected an array (height, width) or (height, width, channels), got shape '
+                         f'{brief(content.shape, 40)}')
     if array.dtype.kind not in 'buif':
-        raise ValueError(f'expected numbers, got values of type {array.dtype}')
+        raise ValueError(f'expected numbers, got values of type {brief(array.dtype, 60)}')
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     if array.dtype == np.uint8 and array.shape[2] in (1, 3):
@@ -252,7 +252,7 @@ def prepare(picture: Picture, channels: int, value_range: Optional[Tuple[float, 
         return with_channels(picture, channels)
     if value_range is None:
         raise ValueError(f'the image has more than 8 bits (values from {picture.min():g} to {picture.max():g}) and the '
-                         'model was trained on 8, so which of them are black and white is not known: save it with 8')
+                         'model was trained on 8, so which values are black and white is unknown: save it with 8 bits')
     low, high = value_range
     values = torch.from_numpy(picture).movedim(2, 0)            # (C, H, W)
     values = (values.contiguous() - low) / (high - low)
@@ -274,4 +274,5 @@ def check_channels(channels: int, data_channels: int = 3) -> None:
     """Refuse a model that takes so many channels if images of `data_channels` do not give them."""
     if channels != data_channels and not {channels, data_channels} <= {1, 3}:
         given = 'these image files give 1 or 3' if data_channels in (1, 3) else f'the images have {data_channels}'
-        raise ValueError(f'{given} channels, the model takes {channels}')
+        raise ValueError(f'{given} channels, the model takes {brief(channels, 40)}: only grey and colour are turned '
+                         'into each other')

@@ -21,7 +21,8 @@ from torch.utils.data import ConcatDataset
 from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
-from . import augment, checkpoint, choices, discriminant, logistic, metrics
+from ..wording import brief, some
+from . import augment, checkpoint, choices, discriminant, filters, logistic, metrics, report
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
 from .images import check_channels
@@ -99,10 +100,10 @@ def train(job: Job, device: torch.device) -> None:
         if rank() == 0:
             write_json(job.output / 'settings.json', settings)
             print(f'{job.start or job.model} on {job.data}: {len(data.train):,} training, {len(data.val or ()):,} '
-                  f'validation and {len(data.test):,} test images of {len(data.classes)} classes; writing to '
-                  f'{job.output}')
-            for what, line in plan.lines:
-                _say(what, line)
+                  f'validation and {len(data.test):,} test images of {len(data.classes)} classes '
+                  f'({some(data.classes, 60)}); writing to {job.output}')
+            for line in plan.lines:
+                _say(*line)
         wait()
         ways = _ways(job, plan, device)
         start = copy.deepcopy(ways['learned'].model.scattering) if 'learned' in ways else None
@@ -111,26 +112,25 @@ def train(job: Job, device: torch.device) -> None:
         kept = plan.asked or _best(ways)
         if kept == 'probe' and data.val is not None:
             _fit_on_all(ways['probe'].model, job, plan, device)
-        why = 'as asked for' if plan.asked else 'by validation' if data.val is not None else ''
-        _finish(job, ways, kept, why, data, start, device)
+        _finish(job, plan, ways, kept, start, device)
 
 
 def _check(job: Job) -> None:
     metrics.check()
     if job.start and (job.model_kwargs or job.img_size):
-        raise ValueError(f'{job.start} tells its own keywords, channels and image size: leave out --model-kwargs, '
-                         '--in-chans and --img-size')
+        raise ValueError(f'{brief(job.start)} tells its own keywords, channels and image size: leave out '
+                         '--model-kwargs, --in-chans and --img-size')
     if job.start is None and job.model not in timm.list_models('scat_*'):
         raise unknown(job.model)
     for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
         if key in job.model_kwargs:
             raise ValueError(f'{key} cannot be one of the model keywords: {instead}')
     if not job.model_kwargs.get('global_pool', True):
-        raise ValueError("a classifier needs a pool: 'flat', 'avg', 'max' or another of timm's, got none")
+        raise ValueError("a classifier needs a pool: 'flat', 'avg', 'max' or another of timm's; got none")
     if not 0 <= job.training.get('label_smoothing', 0) <= 1:
-        raise ValueError(f'label smoothing goes from 0 to 1, got {job.training["label_smoothing"]}')
+        raise ValueError(f'label smoothing goes from 0 to 1, got {brief(job.training["label_smoothing"], 60)}')
     if Path(job.data).is_dir() and Path(job.data).resolve() in (job.output / 'x').resolve().parents:
-        raise ValueError(f'{job.output} lies among the images in {job.data}: choose another --output')
+        raise ValueError(f'{brief(job.output)} lies among the images in {brief(job.data)}: choose another --output')
     get_optimizer_info(job.training.get('opt') or Training.opt)
     augment.check(job.training.get('augment') or Training.augment)
 
@@ -202,8 +202,14 @@ def _say(what: str, line: str) -> None:
     print(f'  {what:11} {line}', flush=True)
 
 
+def _add(plan: Plan, what: str, line: str) -> None:
+    plan.lines.append((what, line))
+    if rank() == 0:
+        _say(what, line)
+
+
 def _why_filters(job: Job, learned: bool, data: Data, scattering: ScatteringStem) -> str:
-    at_rest = 'frozen, as learned before' if job.start and scattering.state_dict() else 'fixed'
+    at_rest = 'frozen, as learned before' if scattering.mode == 'frozen' else 'fixed'
     if job.learnable is not None:
         return ('learned' if learned else at_rest) + ', as asked for'
     if learned:
@@ -219,8 +225,8 @@ def _ways(job: Job, plan: Plan, device: torch.device) -> Dict[str, Way]:
     if 'lr' not in job.training:
         fitted = template.get_classifier().in_features if probed and is_linear(template) else None
         training = replace(training, lr=choices.rate(bool(job.start), fitted))
-    if plan.names != ['probe'] and rank() == 0:
-        _say('training', choices.told(training, len(plan.data.train)))
+    if plan.names != ['probe']:
+        _add(plan, 'training', choices.told(training, len(plan.data.train)))
     ways: Dict[str, Way] = {}
     for name in plan.names:
         if name == 'probe':
@@ -254,12 +260,11 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
         write_json(file, choice._asdict())
     wait()
     choice = logistic.Choice(**read_json(file))
-    if rank() == 0:
-        told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
-        how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
-            f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
-        _say('features', f'{told}: {how}')
-        _say('classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
+    told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
+    how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
+        f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
+    _add(plan, 'features', f'{told}: {how}')
+    _add(plan, 'classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
     return checkpoint.open_model(str(folder), {})
 
 
@@ -304,55 +309,44 @@ def _fit_on_all(model: ScatteringModel, job: Job, plan: Plan, device: torch.devi
     model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())
 
 
-def _finish(job: Job, ways: Dict[str, Way], kept: str, why: str, data: Data, start: Optional[ScatteringStem],
+def _finish(job: Job, plan: Plan, ways: Dict[str, Way], kept: str, start: Optional[ScatteringStem],
             device: torch.device) -> None:
-    """Test all, write checkpoints and figures, and print them."""
+    """Test all, write checkpoints, figures and the report, and print them."""
+    data, output = plan.data, job.output
     for name, way in ways.items():
-        test = prepared(data.test, way.model, data)
-        way.figures = metrics.summary(*metrics.probabilities(way.model.to(device), test, device), data.classes)
+        targets, found = metrics.probabilities(way.model.to(device), prepared(data.test, way.model, data), device)
+        way.figures = metrics.summary(targets, found, data.classes)
+        if name == kept:
+            answers = found
         if rank() == 0:
-            other = job.output / f'checkpoint-{name}'
+            other = output / f'checkpoint-{name}'
             if name == kept and name != 'probe' and other.exists():
                 shutil.rmtree(other)                            # of an earlier end of this run, with fewer epochs
-            checkpoint.save(way.model.cpu(), job.output / 'checkpoint' if name == kept else other, data.classes,
+            checkpoint.save(way.model.cpu(), output / 'checkpoint' if name == kept else other, data.classes,
                             data.value_range)
     if rank() > 0:
         return
     results: Dict[str, Any] = {'kept': kept, 'test': ways[kept].figures, 'ways': {
-        name: {'test_accuracy': way.figures['accuracy'],
+        name: {'filters': 'learned' if name == 'learned' else way.model.scattering.mode,
+               'test_accuracy': way.figures['accuracy'],
                'val_accuracy': None if way.right is None else 100 * float(way.right.mean()), 'history': way.history}
         for name, way in ways.items()}}
     if start is not None:
-        after = ways['learned'].model.scattering
-        results['ways']['learned']['filter_change'] = _relative_change(start, after)
-        draw_change(start.filters(), after.filters(), job.output / 'filters.png')
-    write_json(job.output / 'results.json', results)
-    print(metrics.report(ways[kept].figures))
-    _compare(results, why, job.output)
-
-
-SAYS = {'probe': 'fitted classifier, fixed filters', 'fixed': 'trained, fixed filters',
-        'learned': 'trained, learned filters'}
-
-
-def _compare(results: Dict[str, Any], why: str, output: Path) -> None:
-    ways = results['ways']
-    if len(ways) > 1:
-        for name, way in ways.items():
-            val = '' if way['val_accuracy'] is None else f'validation {way["val_accuracy"]:.2f} %, '
-            kept = f'  (kept, {why})' if name == results['kept'] else ''
-            print(f'{SAYS[name]:34}{val}test {way["test_accuracy"]:.2f} %{kept}')
-    if 'learned' in ways:
-        print(f'training moved the filters by {100 * ways["learned"]["filter_change"]:.1f} % (relative norm)')
+        after = ways['learned'].model.scattering.filters()
+        results['ways']['learned']['filter_change'] = filters.change(start.filters(), after)
+        draw_change(start.filters(), after, output / 'filters.png')
+    write_json(output / 'results.json', results)
+    why = 'as asked for' if plan.asked else 'by validation' if data.val is not None else ''
+    print(metrics.report(ways[kept].figures), *report.compared(results, why), sep='\n')
+    if start is not None:
+        change = results['ways']['learned']['filter_change']
+        print(f'training moved the filters by {100 * change:.1f} % (relative norm)')
         print(f'filters    {output / "filters.png"}')
+    report.write(report.Run(f'{job.start or job.model} on {job.data}', plan.lines, results, why, ways[kept].model, data,
+                            targets, answers, None if start is None else output / 'filters.png'),
+                 output / 'report.html')
+    print(f'report     {output / "report.html"}')
     print(f'checkpoint {output / "checkpoint"}')
-
-
-def _relative_change(before: ScatteringStem, after: ScatteringStem) -> float:
-    """Norm of the change of all filters over the norm of all filters."""
-    a, b = (torch.cat([hat.cpu().double().flatten() for levels in (*bank.phi, *bank.psi) for hat in levels])
-            for bank in (before.filters(), after.filters()))
-    return ((b - a).norm() / a.norm()).item()
 
 
 def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device: torch.device,
@@ -368,11 +362,13 @@ def test(model_or_checkpoint: str, data_name: str, root: Optional[Path], device:
     # The training images are left alone, unless those that cannot be read are to be found.
     data = load(data_name, root, 0., test_fraction=test_fraction, skip_broken=skip_broken, scan=skip_broken)
     if len(data.classes) != model.num_classes:
-        raise ValueError(f'{data_name} has {len(data.classes)} classes, {model_or_checkpoint} has {model.num_classes}')
+        raise ValueError(f'{brief(data_name)} has {len(data.classes):,} classes, {brief(model_or_checkpoint)} was '
+                         f'trained on {model.num_classes:,}: test it on images of its own classes')
     for ours, theirs in zip(data.classes, model.pretrained_cfg.get('label_names') or ()):
         if ours != theirs:
-            raise ValueError(f'the classes of {data_name} are not those that {model_or_checkpoint} was trained on: '
-                             f'{ours!r} stands where {theirs!r} did')
+            raise ValueError(f'the classes of {brief(data_name, 60)} are not those that '
+                             f'{brief(model_or_checkpoint, 60)} was trained on: {brief(repr(ours), 40)} stands '
+                             f'where {brief(repr(theirs), 40)} did')
     images = Prepared(data.test, model.in_chans, augment.eval_transform(model),
                       checkpoint.value_range(model_or_checkpoint))
     return metrics.summary(*metrics.probabilities(model, images, device), data.classes)

@@ -20,6 +20,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm import tqdm
 
 from ..models.model import param_groups
+from ..wording import brief
 from .data import Prepared
 from .distributed import gathered, parallel, rank, total, world_size
 from .run_folder import whole
@@ -63,7 +64,7 @@ def fit(model: nn.Module, train: Prepared, val: Optional[Prepared], training: Tr
     all of torch's threads if they make a step faster than one does, which beside busy neighbours they don't; a run that
     goes on takes as many as before.
 
-    Parts of the model whose parameters are all frozen stay as they are, with what their norms have seen.
+    Parts of the model of which no parameter requires a gradient stay as they are, with what their norms have seen.
 
     Under torchrun, N processes train on batches N times as large, each on its part of every batch.
 
@@ -157,7 +158,8 @@ class _Run:
         """
         mean_loss = total(self.loss_sum).item() / world_size() / self.updates
         if not np.isfinite(mean_loss):
-            raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}: try a lower --lr')
+            raise FloatingPointError(f'the training loss is {mean_loss} in epoch {epoch + 1}, at a learning rate of '
+                                     f'{self.training.lr:g}: try a lower --lr')
         if world_size() > 1:
             distribute_bn(self.model, world_size(), reduce=True)
         self.history.append({'loss': mean_loss})
@@ -184,10 +186,12 @@ class _Run:
             self.model.load_state_dict(state['model'])
             self.optimizer.load_state_dict(state['optimizer'])
         except Exception as error:
-            raise ValueError(f'cannot resume from {self.file}: {str(error).splitlines()[0]}') from error
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            raise ValueError(f'cannot resume from {brief(self.file)}, it is broken or of another model: '
+                             f'{brief(reason)}') from error
         if len(state['random']) != world_size():
-            raise ValueError(f'cannot resume from {self.file}: it was written by {len(state["random"])} processes, '
-                             f'now there are {world_size()}')
+            raise ValueError(f'cannot resume from {brief(self.file)}: it was written by {len(state["random"])} '
+                             f'processes, now there are {world_size()}')
         torch_state, python_state, numpy_state = state['random'][rank()]
         torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
         random.setstate(python_state)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from ..wording import brief, shown
 from .data import Prepared
 from .distributed import gathered, rank, world_size
-from .images import shown
 
 LISTED = 30                     # of more classes than these, `report` lists WORST
 WORST = 10
@@ -61,7 +61,8 @@ def probabilities(model: nn.Module, dataset: Prepared, device: torch.device,
     bad = np.count_nonzero(~np.isfinite(all_found).all(1))
     if bad:                                                     # told of all images, so that every process stops
         raise FloatingPointError(f"the model's output is not finite for {bad:,} of {len(dataset):,} images: "
-                                 'its weights or the images are not')
+                                 'its weights or the images hold NaN, or numbers far too large; if it was trained just '
+                                 'now, try a lower --lr')
     return all_targets, all_found
 
 
@@ -108,9 +109,12 @@ def _check_fit(targets: np.ndarray, probabilities: np.ndarray, k: int) -> None:
     n = len(targets)
     if targets.shape != (n,) or probabilities.shape != (n, k) or n == 0:
         raise ValueError(f'expected class indices (n,) of at least one image, and probabilities (n, {k}) for the '
-                         f'{k} classes, got shapes {targets.shape} and {probabilities.shape}')
+                         f'{k} classes, got shapes {brief(targets.shape, 40)} and '
+                         f'{brief(probabilities.shape, 40)}')
     if targets.min() < 0 or targets.max() >= k or not np.isfinite(probabilities).all():
-        raise ValueError(f'expected class indices from 0 to {k - 1} and finite probabilities')
+        raise ValueError(f'expected class indices from 0 to {k - 1} and finite probabilities, got indices from '
+                         f'{targets.min()} to {targets.max()} and '
+                         f'{np.count_nonzero(~np.isfinite(probabilities)):,} numbers that are not finite')
 
 
 def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:

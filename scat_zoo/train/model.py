@@ -1,4 +1,5 @@
 """One model: made for some data, or from weights to start from; its images prepared for it; trained on them."""
+import inspect
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -10,6 +11,7 @@ from torch import nn
 from ..models import shipped
 from ..models.model import ScatteringModel
 from ..models.scat_linear import ScatLinear
+from ..wording import brief, nearest
 from . import augment, checkpoint, discriminant
 from .data import Data, Images, Prepared
 from .distributed import rank
@@ -17,6 +19,8 @@ from .loop import Training, fit
 
 # Images are brought to the size as a whole: cutting borders off would lose what lies there.
 WHOLE = {'crop_pct': 1.0, 'crop_mode': 'squash'}
+# What timm makes of a model, or where.
+TIMMS = {*inspect.signature(timm.create_model).parameters, 'features_only', 'out_indices', 'device', 'dtype'}
 
 
 def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> Any:
@@ -27,6 +31,10 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> Any:
     """
     if not timm.is_model(name):
         raise unknown(name)
+    of_timm = [key for key in kwargs if key in TIMMS]
+    if of_timm:
+        raise ValueError(f'{of_timm[0]} cannot be one of the model keywords: --from gives weights to start '
+                         'from, --device the device')
     random_seed(seed)
     channels, height, width = data.input_size
     defaults: Dict[str, Any] = {'num_classes': len(data.classes), 'in_chans': channels}
@@ -53,18 +61,18 @@ def start_from(name: str, data: Data, seed: int) -> ScatteringModel:
         checkpoint.load(Path(name))                             # refuses what is not whole
         name = f'local-dir:{checkpoint.folder_of(name)}'
     elif name not in shipped.names():
-        raise ValueError(f'{name!r} is no checkpoint folder, and no weights come under that name; '
-                         f'known: {", ".join(shipped.names())}')
+        raise checkpoint.no_model(name, shipped.names())
     model = timm.create_model(name, **kwargs)
     if not isinstance(model, ScatteringModel):
-        raise ValueError(f'{name} has no scattering filters')
+        raise ValueError(f'expected a model with scattering filters, {brief(name.removeprefix("local-dir:"))} has none')
     model.scattering.set_learnable(False)
     return model
 
 
 def unknown(name: str) -> ValueError:
     """What to raise for a name that is none of the zoo's."""
-    return ValueError(f'unknown model {name!r}; the zoo has {", ".join(timm.list_models("scat_*"))}')
+    return ValueError(f'unknown model {brief(repr(name))}; {nearest(name, timm.list_models("scat_*"))} '
+                      '(`scat-zoo list` tells more)')
 
 
 def own_side(name: str) -> int:

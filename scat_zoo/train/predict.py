@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..models import shipped
+from ..wording import brief, shown, some
 from . import augment, checkpoint, folders, images
 from .run_folder import whole
 
@@ -57,7 +58,7 @@ class Predictor:
             picture = images.prepare(images.open_image(file), self.model.in_chans, self.value_range)
             return self.transform(picture)
         except Exception as error:              # whatever it is, the file must not cost the others their answers
-            return ' '.join(str(error).split()) or type(error).__name__
+            return brief(' '.join(str(error).split()) or type(error).__name__, 280)
 
     @torch.inference_mode()
     def _classify(self, pictures: Tensor, topk: int) -> List[Tuple[List[Tuple[str, float]], Optional[str]]]:
@@ -71,8 +72,7 @@ class Predictor:
 def check_name(model_or_checkpoint: str) -> None:
     """Refuse what is neither a folder nor the name of weights that come with the package."""
     if not Path(model_or_checkpoint).is_dir() and model_or_checkpoint not in shipped.names():
-        raise ValueError(f'{model_or_checkpoint!r} is no checkpoint folder, and no weights come under that name; '
-                         f'known: {", ".join(shipped.names())}')
+        raise checkpoint.no_model(model_or_checkpoint, shipped.names())
 
 
 def find(paths: Sequence[Path]) -> List[Path]:
@@ -86,13 +86,14 @@ def find(paths: Sequence[Path]) -> List[Path]:
         if path.is_dir():
             found = sorted(map(Path, folders.images_in(path)[0]))
             if not found:
-                raise ValueError(f'no images in the folder {path}')
+                raise ValueError(f'no images in the folder {brief(path)}: expected files that end in '
+                                 f'{some(images.EXTENSIONS, 60)}')
             files += found
         elif path.is_file():
             files.append(path)
         else:
-            raise ValueError(f'{path} is neither a file nor a folder' if path.exists() else
-                             f'no file or folder {path}')
+            raise ValueError(f'expected images or folders of images, {brief(path)} is neither a file nor a folder'
+                             if path.exists() else f'no file or folder {brief(path)}')
     return files
 
 
@@ -119,16 +120,17 @@ def show(model_or_checkpoint: str, paths: Sequence[Path], topk: int, device: tor
             cells = [cell for name, p in classes for cell in (name, f'{p:.6g}')]
             write([path, *(cells or [''] * len(header)), error or ''])
             lines = [f'  error: {error}'] if error else [
-                f'  {100 * p:6.2f} %  {images.shown(name)}' for name, p in classes]
+                f'  {100 * p:6.2f} %  {shown(name)}' for name, p in classes]
             try:
-                say('\n'.join([images.shown(path), *lines]))
+                say('\n'.join([shown(path), *lines]))
             except BrokenPipeError:
                 if table is None:
                     raise
                 discard_stdout()
             bar.update()
     if failed:
-        raise ValueError(f'{failed:,} of {len(files):,} images could not be read')
+        raise ValueError(f'{failed:,} of {len(files):,} images could not be read: see their errors above'
+                         + ', and in the table' * (table is not None))
 
 
 def _print(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 import filelock
 
+from ..wording import brief
 from .distributed import rank
 
 LOCK = '.lock'                  # in the output folder; see `held`
@@ -25,17 +26,18 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
         entry.name not in (file.name, f'{file.name}.partial', LOCK) for entry in output.iterdir())
     if not file.exists():
         if others:
-            raise ValueError(f'{output} is not empty and holds no run; choose another --output')
+            raise ValueError(f'{brief(output)} is not empty and holds no run; choose another --output')
         return
     if not resume:
-        raise ValueError(f'{output} holds a run already: continue it with --resume, or choose another --output')
+        raise ValueError(f'{brief(output)} holds a run already: continue it with --resume, or choose '
+                         'another --output')
     before, now = read_json(file), json.loads(json.dumps(settings))
     if not isinstance(before, dict):
-        raise ValueError(f'{file} is broken: expected the settings of a run, got {before!r}')
+        raise ValueError(f'{brief(file)} is broken: expected the settings of a run, got {brief(repr(before), 60)}')
     before, now = _comparable(before, now)
     if others and before != now:
-        raise ValueError(f'cannot resume the run in {output} with other settings; --resume takes the options that it '
-                         f'began with: {_changes(before, now)}')
+        raise ValueError(f'cannot resume the run in {brief(output, 80)} with other settings; --resume takes the '
+                         f'options that it began with: {brief(_changes(before, now), 120)}')
 
 
 @contextlib.contextmanager
@@ -53,9 +55,10 @@ def held(output: Path) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
-        raise ValueError(f'another process is training in {output}: wait for it, or choose another --output') from error
+        raise ValueError(f'another process is training in {brief(output)}: wait for it, or choose another --output'
+                         ) from error
     except OSError as error:
-        raise ValueError(f'cannot write to {output}: {error.strerror}') from error
+        raise ValueError(f'cannot write to {brief(output)}: {error.strerror}; choose another --output') from error
     try:
         yield
     finally:
@@ -112,7 +115,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f'{file} is broken: {error}') from error
+        raise ValueError(f'{brief(file)} is broken, expected JSON: {brief(error)}') from error
 
 
 @contextlib.contextmanager

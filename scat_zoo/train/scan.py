@@ -1,17 +1,20 @@
 """A look into every image file before any training: which are broken, and what the others have in common."""
+import hashlib
 import math
 import os
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..wording import brief, some
 from .distributed import rank
-from .folders import NAMED, ImageFiles, some
-from .images import channels_of, open_image, shown, with_channels
+from .folders import ImageFiles
+from .images import channels_of, open_image, with_channels
 
 MEASURED = 5000                 # images from which mean and deviation are taken, at most about
 
@@ -31,6 +34,7 @@ class Facts(NamedTuple):
     channels: int
     deep: bool
     alpha: bool
+    digest: bytes                       # of size and pixels
     low: float
     high: float
     moments: Optional[np.ndarray]       # (2, channels): of the values and of their squares; 8 bits are 0 to 1 here
@@ -46,34 +50,32 @@ def look(parts: Dict[str, ImageFiles], skip_broken: bool) -> Tuple[Dict[str, Ima
     each = iter(_look_into(files, math.ceil(len(next(iter(parts.values()))) / MEASURED)))
     facts = {name: [next(each) for _ in part.samples] for name, part in parts.items()}
     broken = [fact for of_part in facts.values() for fact in of_part if isinstance(fact, str)]
+    if rank() == 0 and not skip_broken:
+        for reason in broken:                                   # all, since they are to be mended
+            tqdm.write(reason, sys.stderr)
     if broken and not skip_broken:
-        raise ValueError(f'{len(broken):,} of {len(files):,} images cannot be read; --skip-broken leaves them out:'
-                         f'{_reasons(broken)}')
+        raise ValueError(f'{len(broken):,} of {len(files):,} images cannot be read: mend or remove them, or leave them '
+                         f'out with --skip-broken; the first is {_named(broken[0])}')
     readable: Dict[str, List[Facts]] = {}
     for name, part in parts.items():
         good = [i for i, fact in enumerate(facts[name]) if not isinstance(fact, str)]
         lost = sorted(set(part.targets) - {part.targets[i] for i in good})
         if lost:
-            raise ValueError(f'no {name} images are left of {some([part.classes[c] for c in lost])} without those that '
-                             f'cannot be read:{_reasons(broken)}')
+            raise ValueError(f'no {name} images are left of {some([part.classes[c] for c in lost], 60)} without those '
+                             f'that cannot be read, such as {_named(broken[0])}')
         parts = {**parts, name: part.subset(good)}
         readable[name] = [fact for fact in facts[name] if not isinstance(fact, str)]
     found = _summary(parts, readable)
+    found = found._replace(notes=(*found.notes, *_copies_notes(parts, readable)))
     if broken:
         note = f'{len(broken):,} of {len(files):,} images cannot be read and are left out, such as {_named(broken[0])}'
         found = found._replace(notes=(*found.notes, note))
     return parts, found
 
 
-def _reasons(broken: List[str]) -> str:
-    lines = map(_named, broken[:NAMED])
-    more = [f'and {len(broken) - NAMED:,} more'] if len(broken) > NAMED else []
-    return '\n  '.join(['', *lines, *more])
-
-
 def _named(error: str) -> str:
     """The file, a colon and the reason."""
-    return error.removeprefix('cannot read the image ')
+    return brief(error.removeprefix('cannot read the image '), 150)
 
 
 def _look_into(files: List[str], step: int) -> List[Union[Facts, str]]:
@@ -112,7 +114,8 @@ def _facts(file: str) -> Union[Facts, str]:
     if channels == 3 and np.array_equal(array[..., 0], array[..., 1]) and np.array_equal(array[..., 1], array[..., 2]):
         channels, moments = 1, moments[:, :1]
     alpha = isinstance(picture, Image.Image) and picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
-    return Facts((height, width), channels, isinstance(picture, np.ndarray), alpha, low, high, moments)
+    digest = hashlib.blake2b(array.tobytes(), digest_size=16, person=f'{height}x{width}'.encode()[:16]).digest()
+    return Facts((height, width), channels, isinstance(picture, np.ndarray), alpha, digest, low, high, moments)
 
 
 def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Found:
@@ -126,10 +129,12 @@ def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Fou
         # Of one value only, any range, if what is added to a large number does not vanish in it.
         value_range = (low, high if high > low else low + max(1., abs(low) / 1000))
         if value_range[1] - value_range[0] > np.finfo(np.float32).max:
-            raise ValueError(f'the values of the images, from {low:g} to {high:g}, are too far apart for 32 bits')
+            raise ValueError(f'the values of the images, from {low:g} to {high:g}, are too far apart for 32 bits: '
+                             'save them on another scale')
     elif any(fact.deep for others in of_others for fact in others):
         file = next(file for file, fact in pairs if fact.deep)
-        raise ValueError(f'the training images have 8 bits, so the range of the values in {shown(file)} is not known')
+        raise ValueError(f'the training images have 8 bits, so the range of the values in {brief(file)} is not known: '
+                         'save it with 8 bits, or the training images with as many')
     sizes = np.array([fact.size for fact in of_training])
     channels = max(fact.channels for fact in of_training)
     height, width = np.median(sizes, 0).astype(int).tolist()
@@ -151,7 +156,8 @@ def _check_agreement(facts: List[Tuple[str, Facts]]) -> None:
         kinds.setdefault(3 if fact.channels == 1 else fact.channels, file)
     if len(kinds) > 1:
         (a, one), (b, other) = [('1 or 3' if n == 3 else n, file) for n, file in kinds.items()][:2]
-        raise ValueError(f'the images differ in their channels: {shown(one)} has {a}, {shown(other)} has {b}')
+        raise ValueError(f'all images must be grey or colour, or else of the same channels: {brief(one, 80)} has {a}, '
+                         f'{brief(other, 80)} has {b}')
 
 
 def _statistics(facts: List[Facts], channels: int, value_range: Optional[Tuple[float, float]]
@@ -174,6 +180,16 @@ def _channels_note(facts: List[Facts], channels: int) -> str:
         colour = sum(fact.channels == 3 for fact in facts)
         return f'{colour:,} of {len(facts):,} training images are in colour: 3 channels'
     return f'all images have {channels} channels'
+
+
+def _copies_notes(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Iterator[str]:
+    first, *others = parts
+    known = {fact.digest for fact in facts[first]}
+    for name in others:
+        copies = [file for (file, _), fact in zip(parts[name].samples, facts[name]) if fact.digest in known]
+        if copies:
+            yield (f'{len(copies):,} of {len(parts[name]):,} {name} images are training images too, such as '
+                   f'{brief(copies[0])}: accuracies will be too high')
 
 
 def _sizes_note(sizes: np.ndarray, height: int, width: int) -> str:

@@ -15,6 +15,7 @@ from timm.optim import get_optimizer_info
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..wording import brief, nearest
 from . import augment, checkpoint, choices, discriminant
 from .data import Data, few, load, split
 from .loop import evaluate, targets_of
@@ -99,7 +100,7 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
     if isinstance(arm, Average):
         missing = [part for part in arm.of if part not in arms]
         if missing:
-            raise ValueError(f'the arm {name} is an average and needs --arms {" ".join(missing)} too')
+            raise ValueError(f'the arm {name} is an average of others and needs --arms {" ".join(missing)} too')
         return
     get_optimizer_info(arm.training.opt)
     augment.check(arm.training.augment)
@@ -181,7 +182,8 @@ def _recipe(name: str) -> Recipe:
 def _refuse_unknown(what: str, names: List[str], known: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
+            raise ValueError(f'unknown {what} {brief(repr(name), 60)}; {nearest(name, known)}'
+                             + ' (`scat-zoo train --help` has all)' * (what == 'recipe'))
 
 
 def _data_name(name: str, recipe: Recipe, data: Optional[str]) -> str:
@@ -220,6 +222,9 @@ def _run_all(runs: List[Run], recipe: str, source: Source, output: Path, jobs: i
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
                     bar.update()
+            except concurrent.futures.BrokenExecutor as error:
+                raise RuntimeError('a process that trained was killed, perhaps since memory ran out: repeat the '
+                                   'command with --resume and fewer --jobs') from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

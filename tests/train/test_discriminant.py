@@ -183,7 +183,7 @@ def test_missing_scikit_learn_is_one_sentence_before_training(monkeypatch):
 
 def test_epochs_through_it_need_it_at_the_end():
     small = timm.create_model('scat_linear', num_classes=5, L=2)
-    with pytest.raises(ValueError, match='3 epochs through a discriminant analysis need one at the end too'):
+    with pytest.raises(ValueError, match='--lda-epochs 3 needs a discriminant analysis at the end too'):
         discriminant.check(Training(epochs=1, lda_epochs=3), small)
 
 

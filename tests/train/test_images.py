@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+from scat_zoo import wording
 from scat_zoo.train import augment, images
 
 
@@ -280,7 +281,7 @@ def test_names_that_are_no_text_can_be_printed(tmp_path):
         images.open_image(tmp_path / name)
     assert '\n' not in str(caught.value)
     assert str(caught.value).encode()                           # which raises at what is no text
-    assert images.shown('naïve ☺.png') == 'naïve ☺.png'
+    assert wording.shown('naïve ☺.png') == 'naïve ☺.png'
 
 
 def test_is_image():

@@ -72,7 +72,8 @@ def trained(few, tmp_path_factory):
 
 def test_few_images_keep_the_probe(probed, few, capsys):
     output, results = probed
-    assert files(output) == {'checkpoint', 'checkpoint-probe', 'probe.json', 'results.json', 'settings.json'}
+    assert files(output) == {'checkpoint', 'checkpoint-probe', 'probe.json', 'report.html', 'results.json',
+                             'settings.json'}
     assert (results['kept'], list(results['ways'])) == ('probe', ['probe'])
     assert results['test']['accuracy'] == results['ways']['probe']['test_accuracy'] > 90        # chance is 33
     assert results['ways']['probe']['val_accuracy'] is None
@@ -102,8 +103,8 @@ def test_every_choice_is_told_with_its_reason(few, tmp_path, capsys):
 
 def test_epochs_that_are_asked_for_are_kept(trained):
     output, results = trained
-    assert files(output) == {'checkpoint', 'checkpoint-probe', 'checkpoint-fixed', 'probe.json', 'results.json',
-                             'settings.json', 'log.csv', 'filters.png', 'fixed.state', 'learned.state'}
+    assert files(output) == {'checkpoint', 'checkpoint-probe', 'checkpoint-fixed', 'probe.json', 'report.html',
+                             'results.json', 'settings.json', 'log.csv', 'filters.png', 'fixed.state', 'learned.state'}
     assert (results['kept'], list(results['ways'])) == ('learned', ['probe', 'fixed', 'learned'])
     assert results['test']['accuracy'] == results['ways']['learned']['test_accuracy']
     assert results['ways']['learned']['filter_change'] > 1e-4
@@ -287,8 +288,8 @@ def test_a_folder_without_a_split_some_of_it_broken(few, tmp_path, capsys):
     options = ['--data', tmp_path / 'images', *SMALL]
     train(tmp_path / 'run', *options, code=2)
     out, err = capsys.readouterr()
-    assert '2 of 62 images cannot be read; --skip-broken leaves them out' in err
-    assert all(f'  {file}: ' in err for file in broken)
+    assert '2 of 62 images cannot be read: mend or remove them, or leave them out with --skip-broken; ' in err
+    assert all(f'cannot read the image {file}: ' in err for file in broken)
     assert not out
     assert not (tmp_path / 'run').exists()
     results = train(tmp_path / 'run', *options, '--skip-broken', '--test-fraction', '0.4')
@@ -298,15 +299,15 @@ def test_a_folder_without_a_split_some_of_it_broken(few, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('args', 'phrase'), [
-    (['--from', 'nonsense'], "'nonsense' is no checkpoint folder, and no weights come under that name; known: scat"),
+    (['--from', 'nonsense'], 'nonsense is not there: expected the folder of a checkpoint or a run'),
     (['--from', 'FOLDER'], 'no checkpoint in FOLDER: expected a folder with config.json'),
-    (['--from', 'scat_tiny.fashion_mnist', '--model-kwargs', 'J=2'], 'leave out --model-kwargs, --in-chans and'),
+    (['--from', 'scat_tiny.fashion_mnist', '--model-kwargs', 'max_order=1'], 'leave out --model-kwargs, --in-chans'),
     (['--from', 'scat_tiny.fashion_mnist', '--img-size', '32'], 'leave out --model-kwargs, --in-chans and'),
     (['--from', 'scat_tiny.fashion_mnist', '--model', 'scat_mlp'], 'tells its own model: leave --model out'),
     (['--img-size', '24x'], 'expected a side such as 64, or height x width such as 48x80, got 24x'),
     (['--test-fraction', '1'], 'the test fraction must be more than 0 and less than 1'),
     (['--val-fraction', '1'], 'the validation fraction must be at least 0 and less than 1'),
-    (['--lda-epochs', '2'], 'need one at the end too'),
+    (['--lda-epochs', '2'], '--lda-epochs 2 needs a discriminant analysis at the end too'),
     (['--augment', 'mirror'], "invalid choice: 'mirror'"),
     (['--model-kwargs', 'scales=(9,)'], 'J=9 needs images of at least 512 pixels'),
     (['--model-kwargs', 'global_pool=foo'], 'Invalid pool type: foo'),

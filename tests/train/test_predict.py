@@ -68,7 +68,7 @@ def test_what_is_not_there_is_refused_before_any_work(tmp_path, run, capsys):
     (tmp_path / 'broken-link').symlink_to(tmp_path / 'nowhere')
     os.mkfifo(tmp_path / 'fifo')
     for name, phrase in (('absent.png', 'no file or folder .*absent.png$'),
-                         ('empty', 'no images in the folder .*empty$'),
+                         ('empty', 'no images in the folder .*empty: expected files that end in .jpg, '),
                          ('broken-link', 'no file or folder .*broken-link$'),
                          ('fifo', 'fifo is neither a file nor a folder$')):
         with pytest.raises(ValueError, match=phrase):
@@ -121,7 +121,7 @@ def test_a_bad_file_costs_only_itself(tmp_path, run, capsys):
     files = [write(tmp_path / f'{i}.png', i) for i in range(5)]
     files[1].write_bytes(b'no image')
     files[3].write_bytes(files[3].read_bytes()[:100])
-    with pytest.raises(ValueError, match=r'^2 of 5 images could not be read$'):
+    with pytest.raises(ValueError, match=r'^2 of 5 images could not be read: see their errors above, and in the ta'):
         predict.show(str(run), files, 2, CPU, tmp_path / 'out.csv')
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith(' ')] == [str(file) for file in files]
@@ -143,7 +143,7 @@ def test_a_bad_file_costs_only_itself(tmp_path, run, capsys):
 
 def test_all_files_bad(tmp_path, run):
     (tmp_path / 'a.png').write_bytes(b'')
-    with pytest.raises(ValueError, match=r'^1 of 1 images could not be read$'):
+    with pytest.raises(ValueError, match=r'^1 of 1 images could not be read: see their errors above'):
         predict.show(str(run), [tmp_path / 'a.png'], 2, CPU, tmp_path / 'out.csv')
     row, = rows(tmp_path / 'out.csv')
     assert row['error']
@@ -251,4 +251,4 @@ def test_a_closed_pipe_ends_without_a_word(tmp_path, run):
         assert code == expected
         assert len(rows(tmp_path / 'out.csv')) == 200
         (tmp_path / 'images' / '5.png').write_bytes(b'')
-    assert err.endswith('scat-zoo: error: 1 of 200 images could not be read\n')
+    assert err.splitlines()[-1].startswith('scat-zoo: error: 1 of 200 images could not be read: ')

@@ -83,7 +83,7 @@ def assert_an_average_of_models(runs, results):
 def test_an_average_needs_its_parts(tmp_path, capsys):
     options = ['--recipe', 'sample', '--arms', 'fixed', 'average', '--output', str(tmp_path / 'runs')]
     assert cli.main(['train', *options]) != 0
-    assert 'the arm average is an average and needs --arms morlet too' in capsys.readouterr().err
+    assert 'the arm average is an average of others and needs --arms morlet too' in capsys.readouterr().err
     assert not (tmp_path / 'runs').exists()
 
 
