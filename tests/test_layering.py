@@ -1,8 +1,10 @@
-"""Imports point one way, scattering -> models -> train -> cli -> tools, and the mathematics knows no zoo.
+"""Imports point one way, scattering -> models -> train -> cli and sklearn -> tools; the mathematics knows no zoo.
 
 Read off the syntax tree: importing any submodule registers the zoo, and so imports everything.
 """
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ import scat_zoo
 
 ROOT = Path(scat_zoo.__file__).parent
 COMMAND = {'scat_zoo.cli', 'scat_zoo_cli'}
+ABOVE = {*COMMAND, 'scat_zoo.sklearn'}              # what stands on all layers
 FORBIDDEN = {
-    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', *COMMAND},
-    'models': {'scat_zoo.train', *COMMAND},
-    'train': COMMAND,
+    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', *ABOVE},
+    'models': {'scat_zoo.train', *ABOVE},
+    'train': ABOVE,
 }
 
 
@@ -40,6 +43,23 @@ def test_layers(layer):
     assert files
     for file in files:
         assert not violations(file.read_text(), f'scat_zoo.{layer}', FORBIDDEN[layer]), file
+
+
+def test_above_the_layers_neither_knows_the_other():
+    assert not violations((ROOT / 'sklearn.py').read_text(), 'scat_zoo', COMMAND)
+    assert not [name for name in ('cli.py', '__init__.py', '__main__.py')
+                if violations((ROOT / name).read_text(), 'scat_zoo', {'scat_zoo.sklearn'})]
+
+
+def test_importing_the_package_does_not_import_scikit_learn():
+    code = 'import sys, scat_zoo, scat_zoo.cli; sys.exit("sklearn" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_without_scikit_learn_the_message_says_what_is_missing():
+    code = 'import sys; sys.modules["sklearn"] = None; import scat_zoo.sklearn'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith('install it, or scat_zoo with the extra sklearn')
 
 
 def test_the_package_knows_no_tools():

@@ -24,7 +24,7 @@ def generic_cfg(**kwargs: Any) -> Dict[str, Any]:
     }
 
 
-class ScatteringFeatures(AllOrNothing, FeatureGetterNet):
+class PrunedFeatures(AllOrNothing, FeatureGetterNet):
     """timm's `features_only` wrapper that prunes and scripts, with the switch for gradient checkpointing it lacks."""
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -39,14 +39,14 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
 
     Args:
         kwargs: what the caller asks for.
-        feature_cfg: how `features_only` gives levels; by a pruned `ScatteringFeatures` unless told otherwise.
+        feature_cfg: how `features_only` gives levels; by a pruned `PrunedFeatures` unless told otherwise.
         model_args: keywords of this variant, unless the weights of a tag, or the caller, have others.
     """
     tagged, asked = shipped.model_args(variant, kwargs), [key for key in kwargs if key in model_cls.keywords()]
     kwargs = {**model_args, **tagged, **kwargs}
     if kwargs.get('img_size') is not None:
         kwargs['img_size'] = geometry.sides('img_size', kwargs['img_size'])
-    feature_cfg = dict(feature_cfg or {'feature_cls': ScatteringFeatures}, out_indices=())
+    feature_cfg = dict(feature_cfg or {'feature_cls': PrunedFeatures}, out_indices=())
     made: List[M] = []
 
     def make(**arguments: Any) -> M:
