@@ -43,7 +43,8 @@ class ScatteringTorch2D(AllOrNothing):
     """
 
     # TorchScript would compile them.
-    __jit_unused_properties__ = ('max_order', 'learnable', 'mode', 'padded_size', 'paths', 'channels')
+    __jit_unused_properties__ = (
+        'J', 'L', 'shape', 'max_order', 'learnable', 'mode', 'padded_size', 'paths', 'channels')
 
     def __init__(self, J: int, shape: Sequence[int], L: int = 8, max_order: int = 2, pre_pad: bool = False,
                  backend: Any = 'torch', out_type: str = 'array', learnable: bool = False, *, frontend: str = 'torch',
@@ -61,12 +62,28 @@ class ScatteringTorch2D(AllOrNothing):
         border = geometry.check_boundary(boundary, height, width, J)
         if pre_pad and border == 0:
             raise ValueError("boundary='periodic' needs no padding: leave pre_pad out")
-        self.J, self.shape, self.L = J, (height, width), L
+        self._J, self._shape, self._L = J, (height, width), L
         self.pre_pad, self.backend, self.out_type, self.boundary = pre_pad, backend, out_type, boundary
         self._max_order, self._border = max_order, border
         self._M_padded, self._N_padded = geometry.padded_size(height, width, J, border)
-        self.bank = PixelwiseBank(J, L, self.shape, max_order, learnable=learnable, border=border, device=device,
+        self.bank = PixelwiseBank(J, L, (height, width), max_order, learnable=learnable, border=border, device=device,
                                   dtype=dtype or torch.float32)
+
+    # The filters are built for these: they can be read, not set.
+    @property
+    def J(self) -> int:
+        """Log-2 of the scale."""
+        return self._J
+
+    @property
+    def L(self) -> int:
+        """Number of orientations."""
+        return self._L
+
+    @property
+    def shape(self) -> Tuple[int, int]:
+        """(H, W) of the images."""
+        return self._shape
 
     @property
     def max_order(self) -> int:
@@ -150,12 +167,14 @@ class ScatteringTorch2D(AllOrNothing):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():                        # which wants one type
             return self.scattering(x)  # type: ignore[return-value]
+        if self.out_type != 'array':
+            raise RuntimeError(f"TorchScript gives arrays only: the out_type is {self.out_type}, set 'array' before")
         return self.array(x)
 
     def array(self, x: Tensor) -> Tensor:
         """The same as one tensor, whatever the out_type."""
         self._check_input(x)
-        return engine.scattering2d(x, self.bank.own(), [self.J], self._max_order, self.pre_pad, self._border)[0]
+        return engine.scattering2d(x, self.bank.own(), [self._J], self._max_order, self.pre_pad, self._border)[0]
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -165,7 +184,7 @@ class ScatteringTorch2D(AllOrNothing):
         if not x.is_contiguous():
             raise RuntimeError('Tensor must be contiguous. (Tensors must be contiguous: call x.contiguous() first.)')
         height, width = x.shape[-2], x.shape[-1]
-        M, N = (self._M_padded, self._N_padded) if self.pre_pad else self.shape
+        M, N = (self._M_padded, self._N_padded) if self.pre_pad else self._shape
         if height != M or width != N:
             what = 'Padded tensor' if self.pre_pad else 'Tensor'
             hint = ''

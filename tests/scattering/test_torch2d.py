@@ -298,11 +298,10 @@ def test_a_periodic_shift_moves_the_coefficients(learnable):
                                     {'pre_pad': True}])
 @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
 def test_torchscript(kwargs, tmp_path):
-    S = ScatteringTorch2D(2, (32, 24), L=3, out_type='list', **kwargs)
+    S = ScatteringTorch2D(2, (32, 24), L=3, **kwargs)
     torch.jit.script(S).save(tmp_path / 'S.pt')
     scripted = torch.jit.load(tmp_path / 'S.pt')
     x = torch.randn(2, 3, *(S.padded_size if S.pre_pad else S.shape), requires_grad=True)
-    S.out_type = 'array'
     torch.testing.assert_close(scripted(x), S(x), rtol=0, atol=1e-5)
     grad, = torch.autograd.grad(scripted(x).square().sum(), x)
     expected, = torch.autograd.grad(S(x).square().sum(), x)
@@ -310,3 +309,14 @@ def test_torchscript(kwargs, tmp_path):
     for wrong in (x[..., 1:].contiguous(), x.double(), x.transpose(0, 1)):
         with pytest.raises(torch.jit.Error):
             scripted(wrong)
+    S.out_type = 'list'
+    with pytest.raises(torch.jit.Error, match='TorchScript gives arrays only'):
+        torch.jit.script(S)(x)
+
+
+@pytest.mark.parametrize('name', ['J', 'L', 'shape', 'padded_size'])
+def test_what_the_filters_are_built_for_stays(name):
+    S = ScatteringTorch2D(2, (32, 32))
+    with pytest.raises(AttributeError, match='set'):
+        setattr(S, name, 1)
+    assert len(S.paths) == 81
