@@ -57,8 +57,9 @@ class ScatResNet(ScatteringModel):
     ) -> None:
         if output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, got {brief(repr(output_stride), 60)}')
-        if not len(channels) == len(depths) == len(strides):
-            raise ValueError('channels, depths and strides must be of one length, the number of stages, got '
+        of_stages = channels, depths, strides
+        if not all(isinstance(v, (tuple, list)) for v in of_stages) or len({len(v) for v in of_stages}) > 1:
+            raise ValueError('channels, depths and strides must be tuples of one length, the number of stages, got '
                              f'{brief(channels, 40)}, {brief(depths, 40)} and {brief(strides, 40)}')
         if block not in BLOCKS:
             raise ValueError(f'unknown block {brief(repr(block), 60)}; {nearest(block, BLOCKS)}')

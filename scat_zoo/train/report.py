@@ -30,8 +30,8 @@ SCALE = ('<div class="scale"><span>0</span><i style="background: linear-gradient
          '<span>the largest of the disc</span></div>')
 WIDE = '<div class="wide" tabindex="0">'        # scrolls on its own, with keys too
 MISSING = 'These pictures need matplotlib: install scat_zoo with the extra train, and repeat the command with --resume.'
-CHOICES = ('In features, details of up to about 2^J pixels are told apart; flat keeps where in the image they are, avg '
-           'does not. The smaller C, the more the classifier is kept from learning by heart.')
+CHOICES = ('Features are averages over windows of about 2^J pixels, J each of the scales; flat keeps where in the '
+           'image they are, avg does not. The smaller C, the more the classifier is kept from learning by heart.')
 FILTERS = ('Each column is a filter. In space it shows the pattern of light and dark to which it responds, in Fourier '
            'the frequencies that it lets pass, none in the centre.')
 ORDER_1 = ('Vertical stripes light up left and right in a disc, horizontal ones above and below; fine detail lights up '
