@@ -44,7 +44,7 @@ def test_threads_may_begin_meanwhile():
     S, x = scat_zoo.Scattering2D(1, (8, 8), L=1), torch.rand(1, 8, 8)
 
     def begin():
-        for _ in range(200):
+        for _ in range(60):
             thread = threading.Thread(target=S, args=(x,))
             thread.start()
             thread.join()
