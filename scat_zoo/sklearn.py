@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from .models.stem import ScatteringStem
@@ -147,7 +146,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             geometry.integer('in_chans', self.in_chans, least=1)
 
     def _size(self) -> Optional[Tuple[int, int]]:
-        return None if self.img_size is None else geometry.image_size('img_size', to_2tuple(self.img_size), least=1)
+        return None if self.img_size is None else geometry.sides('img_size', self.img_size, least=1)
 
     def _array(self, X: Any, reset: bool) -> np.ndarray:
         """Images (n, C, H, W) of an array, a list or a table."""

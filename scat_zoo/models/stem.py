@@ -8,7 +8,7 @@ from torch import Tensor
 from ..scattering import engine, frame, geometry, morlet, parametric
 from ..scattering import scales as several
 from ..scattering.banks import Bank, FixedBank, PixelwiseBank
-from ..scattering.filters import Filters
+from ..scattering.filters import Filters, copied
 from ..scattering.geometry import Channel as Channel  # by this name since 0.1.0
 from ..scattering.loading import AllOrNothing
 from ..wording import brief, nearest
@@ -160,10 +160,7 @@ class ScatteringStem(AllOrNothing):
     @torch.no_grad()
     def filters(self, image_size: Optional[Tuple[int, int]] = None) -> Filters:
         """The present filters for images (H, W), `img_size` unless given: `phi[scale][level]` and `psi[j][level]`."""
-        phi, psi = self.bank(torch.empty(0, *(image_size or self.img_size)))
-        # Copies: fixed filters are shared with other models, learned ones are the parameters themselves.
-        return Filters([[hat.clone() for hat in levels] for levels in phi],
-                       [[hat.clone() for hat in levels] for levels in psi])
+        return copied(self.bank(torch.empty(0, *(image_size or self.img_size))))
 
     def filter_parameters(self) -> List[morlet.Wavelet]:
         """Scale and orientation index, angle in degrees, wavelength and scale in pixels, and slant of each wavelet.

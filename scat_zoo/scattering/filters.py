@@ -20,6 +20,12 @@ class Filters(NamedTuple):
     psi: List[List[Tensor]]
 
 
+def copied(filters: Filters) -> Filters:
+    """Copies: fixed filters are shared with other models, learned ones are the parameters themselves."""
+    return Filters([[hat.clone() for hat in levels] for levels in filters.phi],
+                   [[hat.clone() for hat in levels] for levels in filters.psi])
+
+
 def from_finest(phi: Tensor, psi: Tensor, scales: List[int], L: int, max_order: int) -> Filters:
     """Filters whose coarser levels are the crops of the finest: phi (scales, M, N), psi (J * L, M, N)."""
     of_phi, of_psi = geometry.levels(scales, max_order)

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..wording import brief
 from . import engine, frame, geometry
 from .banks import PixelwiseBank
-from .filters import Filters
+from .filters import Filters, copied
 from .loading import AllOrNothing
 
 
@@ -126,9 +126,7 @@ class ScatteringTorch2D(AllOrNothing):
     @torch.no_grad()
     def filters(self) -> Filters:
         """Copies of the present filters: `phi[scale][level]` and `psi[j][level]`."""
-        phi, psi = self.bank.own()
-        return Filters([[hat.clone() for hat in levels] for levels in phi],
-                       [[hat.clone() for hat in levels] for levels in psi])
+        return copied(self.bank.own())
 
     def frame_bounds(self) -> Tuple[float, float]:
         """(A, B): minimum and maximum of the Littlewood-Paley sum of the present filters.
