@@ -193,7 +193,8 @@ class ScatteringStem(AllOrNothing):
 
     def forward(self, x: Tensor) -> Tensor:
         x = checked(x, self.in_chans)
-        return scattering_map(x, self.bank(x), self.scales, self.L, self.max_order)
+        filters = self.bank(x) if torch.jit.is_scripting() else engine.known(self.bank, x)
+        return scattering_map(x, filters, self.scales, self.L, self.max_order)
 
     def _bank(self, parametrization: str, learnable: bool, device: Optional[torch.device],
               dtype: Optional[torch.dtype], **options: Any) -> Bank:
@@ -249,15 +250,16 @@ def checked(x: Tensor, in_chans: int) -> Tensor:
     if not torch.jit.is_scripting() and not isinstance(x, Tensor):
         raise TypeError(f'expected a tensor of images (B, {in_chans}, H, W), got {brief(type(x).__name__, 60)}: '
                         'torch.as_tensor(x) makes one of an array')
-    if x.dim() != 4 or x.shape[1] != in_chans:
+    shape = engine.sizes(x)
+    if len(shape) != 4 or shape[1] != in_chans:
         hint = ''
-        if x.dim() == 4 and x.shape[3] == in_chans:
+        if len(shape) == 4 and shape[3] == in_chans:
             hint = ': channels come before height and width, x.permute(0, 3, 1, 2)'
-        elif x.dim() == 3 and x.shape[0] == in_chans:
+        elif len(shape) == 3 and shape[0] == in_chans:
             hint = ': one image is a batch too, x.unsqueeze(0)'
-        elif x.dim() == 4:
+        elif len(shape) == 4:
             hint = ': in_chans of the model tells how many channels there are'
-        raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {list(x.shape)}{hint}')
+        raise RuntimeError(f'expected images of shape (B, {in_chans}, H, W), got {shape}{hint}')
     return x
 
 

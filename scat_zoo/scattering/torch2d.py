@@ -172,23 +172,28 @@ class ScatteringTorch2D(AllOrNothing):
     def array(self, x: Tensor) -> Tensor:
         """The same as one tensor, whatever the out_type."""
         self._check_input(x)
-        return engine.scattering2d(x, self.bank.own(), [self._J], self._max_order, self.pre_pad, self._border)[0]
+        if torch.jit.is_scripting():
+            filters = self.bank.own()
+        else:
+            filters = engine.known(self.bank, x, own=True)
+        return engine.scattering2d(x, filters, [self._J], self._max_order, self.pre_pad, self._border)[0]
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f'The input should be a PyTorch Tensor. (It is a {type(x).__name__}.)')
         if x.dim() < 2:
-            raise RuntimeError(f'Input tensor must have at least two dimensions. (Its shape is {list(x.shape)}.)')
+            raise RuntimeError(f'Input tensor must have at least two dimensions. (Its shape is {engine.sizes(x)}.)')
         if not x.is_contiguous():
             raise RuntimeError('Tensor must be contiguous. (Tensors must be contiguous: call x.contiguous() first.)')
-        height, width = x.shape[-2], x.shape[-1]
+        sizes = engine.sizes(x)
+        height, width = sizes[-2], sizes[-1]
         M, N = (self._M_padded, self._N_padded) if self.pre_pad else self._shape
         if height != M or width != N:
             what = 'Padded tensor' if self.pre_pad else 'Tensor'
             hint = ''
-            if x.dim() > 2 and x.shape[-3] == M and x.shape[-2] == N:
+            if len(sizes) > 2 and sizes[-3] == M and sizes[-2] == N:
                 hint = ' Channels come before height and width: x.movedim(-1, -3).contiguous().'
-            shape = f'{list(x.shape)}' if x.dim() < 9 else f'(..., {height}, {width})'
+            shape = f'{sizes}' if len(sizes) < 9 else f'(..., {height}, {width})'
             raise RuntimeError(f'{what} must be of spatial size ({M},{N}). (Its shape is {shape}.){hint}')
         filters = self.bank.phi['level0'].hat.dtype
         if (x.dtype == torch.float64) != (filters == torch.float64) and (

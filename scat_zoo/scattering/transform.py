@@ -4,7 +4,8 @@ This is the reference: TorchScript, export and tests use it, and whatever is fas
 not where they come from. Spectra are kept as real tensors with a last axis (real, imaginary), because products of
 complex tensors with real ones neither script nor export to ONNX.
 """
-from typing import List
+import math
+from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -157,9 +158,42 @@ def modulus(z: Tensor) -> Tensor:
 
 def _fft(x: Tensor) -> Tensor:
     """Real (..., M, N) -> (..., M, N, 2)."""
+    if _in_a_graph():
+        return _dft(torch.stack([x, torch.zeros_like(x)], dim=-1), -1.0)
     return torch.view_as_real(torch.fft.fft2(x))
 
 
 def _ifft(spectrum: Tensor) -> Tensor:
     """(..., M, N, 2) -> (..., M, N, 2)."""
+    if _in_a_graph():
+        return _dft(spectrum, 1.0) / (spectrum.shape[-3] * spectrum.shape[-2])
     return torch.view_as_real(torch.fft.ifft2(torch.view_as_complex(spectrum)))
+
+
+def _in_a_graph() -> bool:
+    """Whether a graph is recorded that others may run: they have FFTs and complex numbers slow, or not at all.
+
+    Not TorchScript, which torch runs, and where an FFT is faster.
+    """
+    if not torch.jit.is_scripting():
+        return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return False
+
+
+def _dft(z: Tensor, sign: float) -> Tensor:
+    """Sums over both axes of z times exp(sign 2 pi i k n / N), (..., M, N, 2) -> (..., M, N, 2), in real products."""
+    cos, sin = _waves(z.shape[-2], z)
+    real, imag = torch.matmul(z[..., 0], cos), torch.matmul(z[..., 1], cos)
+    re = real - sign * torch.matmul(z[..., 1], sin)
+    im = imag + sign * torch.matmul(z[..., 0], sin)
+    cos, sin = _waves(z.shape[-3], z)
+    return torch.stack([torch.matmul(cos, re) - sign * torch.matmul(sin, im),
+                        torch.matmul(cos, im) + sign * torch.matmul(sin, re)], dim=-1)
+
+
+def _waves(n: int, like: Tensor) -> Tuple[Tensor, Tensor]:
+    """Matrices (n, n) of cos and sin(2 pi k y / n)."""
+    k = torch.arange(n, device=like.device)
+    # Turns left out in whole numbers: a float would lose the phase.
+    phase = torch.outer(k, k).remainder(n).to(like.dtype) * (2 * math.pi / n)
+    return torch.cos(phase), torch.sin(phase)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from .. import transform
 from ..filters import Filters
-from . import autograd, upstream
+from . import autograd, exported, upstream
 from .devices import DEVICES
+from .exported import known as known
 from .plan import Plan
+from .upstream import sizes as sizes
 
 _enabled = True
 
@@ -52,6 +54,10 @@ def scattering2d(x: Tensor, filters: Filters, scales: List[int], max_order: int,
             row = plan.in_a_row(filters.phi, filters.psi)
             if _plain_tensors(x, row) and DEVICES[x.device.type].serves(x, row):
                 return _fast(x, row, plan)
+        if exported.recording():
+            plan = _plan(filters, scales, max_order, border)
+            if exported.serves(x, plan.in_a_row(filters.phi, filters.psi)):
+                return exported.record(x, filters, plan, pre_pad)
     return transform.reference(x, filters, scales, max_order, pre_pad, border)
 
 
@@ -63,11 +69,13 @@ def _plan(filters: Filters, scales: List[int], max_order: int, border: int) -> P
 
 def _plain_tensors(x: Tensor, filters: List[Tensor]) -> bool:
     """Whether these are tensors with values, and nobody transforms what is done to them."""
+    if upstream.transforms_active():
+        return False
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting()
     # Subclasses stand for something else, such as shapes without values, and an empty batch is nothing to plan for.
     kinds = {type(t) for t in filters} | {type(x)}
-    return x.numel() > 0 and kinds <= {Tensor, nn.Parameter} and not upstream.transforms_active()
+    return x.numel() > 0 and kinds <= {Tensor, nn.Parameter}
 
 
 def _fast(x: Tensor, filters: List[Tensor], plan: Plan) -> List[Tensor]:
