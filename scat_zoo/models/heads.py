@@ -1,4 +1,5 @@
 """What stands on a scattering stem: the normalisation of each order, and pooled classifiers."""
+import contextlib
 from collections import OrderedDict
 from typing import List, Optional, Tuple, Union
 
@@ -6,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from ..scattering import engine
 from .norms import BatchNorm, share_of_batch
 
 
@@ -115,10 +118,34 @@ class FlatPool(nn.Module):
 @torch.fx.wrap
 def pool_to(x: Tensor, grid: Tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, rows, columns) by averages."""
+    if not torch.jit.is_scripting():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return _pool_in_a_graph(x, grid)
     # Where there is nothing to average, adaptive pooling would still take a tenth of a training step.
     if x.shape[2] == grid[0] and x.shape[3] == grid[1]:
         return x
     return F.adaptive_avg_pool2d(x, grid)
+
+
+def _pool_in_a_graph(x: Tensor, grid: Tuple[int, int]) -> Tensor:
+    """The same as matrix products: of adaptive pooling, torch compiles a graph for each size, and exports not all.
+
+    A trace keeps its size, as its scattering does, which refuses images of another.
+    """
+    sides = engine.sizes(x)[2:]
+    if statically_known_true(sides[0] == grid[0]) and statically_known_true(sides[1] == grid[1]):
+        return x
+    with engine.outside_graph() if engine.recording() else contextlib.nullcontext():
+        rows, columns = (_averages(cells, side, x) for cells, side in zip(grid, sides))
+    return rows @ x @ columns.t()
+
+
+def _averages(cells: int, side: int, like: Tensor) -> Tensor:
+    """Matrix (cells, side) of averages, in as many cells, whose first and last samples they may share."""
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    sample = torch.arange(side, device=like.device)
+    first, stop = cell * side // cells, ((cell + 1) * side + cells - 1) // cells
+    return ((sample >= first) & (sample < stop)).to(like.dtype) / (stop - first).to(like.dtype)
 
 
 class ScatteringHead(nn.Module):

@@ -352,10 +352,23 @@ def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[s
 
 def _filter_bank(M: int, N: int, scales: List[int], L: int, dtype: torch.dtype, like: Tensor) -> Tensor:
     """`morlet.filter_bank` where `like` is, for reading only: it may be out of the cache."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return operator(like, M, N, scales, L, dtype)
     # A tensor subclass may be fake, and must not get into the cache.
     plain = type(like) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
     build = cached_filter_bank if plain else cached_filter_bank.__wrapped__
     return build(M, N, tuple(scales), L, dtype, like.device)
+
+
+@torch.library.custom_op('scat_zoo::filter_bank', mutates_args=())
+def operator(like: Tensor, M: int, N: int, scales: List[int], L: int, dtype: torch.dtype) -> Tensor:
+    """A copy of it for `torch.compile`, to which sizes may be symbols, that math cannot take."""
+    return _filter_bank(M, N, scales, L, dtype, like).clone()
+
+
+@operator.register_fake
+def _(like: Tensor, M: int, N: int, scales: List[int], L: int, dtype: torch.dtype) -> Tensor:
+    return like.new_empty(len(scales) + scales[0] * L, M, N, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=4)

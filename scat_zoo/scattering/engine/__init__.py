@@ -20,7 +20,9 @@ from ..filters import Filters
 from . import autograd, exported, upstream
 from .devices import DEVICES
 from .exported import known as known
+from .exported import recording as recording
 from .plan import Plan
+from .upstream import outside_graph as outside_graph
 from .upstream import sizes as sizes
 
 _enabled = True

@@ -60,7 +60,7 @@ def operator(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool
 @operator.register_fake
 def _(x: Tensor, filters: List[Tensor], plan: List[int], needs: List[bool]) -> List[Tensor]:
     sizes = shapes.__wrapped__(Plan.of(plan))         # not out of the cache: symbols have no hash
-    return [x.new_empty(len(x), *size) for size in sizes]
+    return [x.new_empty(x.shape[0], *size) for size in sizes]           # len() would make the number a constant
 
 
 @torch.library.custom_op('scat_zoo::scattering2d_backward', mutates_args=())

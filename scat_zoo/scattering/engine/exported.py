@@ -70,7 +70,7 @@ class Level(NamedTuple):
 class Constants(NamedTuple):
     """All matrices for images of one size.
 
-    rows, cols: from an image to its coefficients.
+    rows, cols: from an image (H, W) to its coefficients, by rows @ image @ cols.
     zeroth: the low-passes of images, of each scale.
     orders: which of the maps, as they are computed, is that of each path, of each scale.
     """
@@ -143,9 +143,7 @@ def record(x: Tensor, filters: Filters, plan: Plan, pre_pad: bool) -> List[Tenso
         lead = list(x.shape[:-2])
         same = Filters(*([[hat.to(dtype) for hat in levels] for levels in hats] for hats in filters))
         found = constants(same, plan, size, pre_pad)
-    images = x.flatten(0, -3) if lead else x.unsqueeze(0)
-    return [_in_front(s, lead, shape).to(x.dtype)
-            for s, shape in zip(scattering(images.to(dtype), found), shapes(plan))]
+    return [_in_front(s, lead, shape).to(x.dtype) for s, shape in zip(scattering(x.to(dtype), found), shapes(plan))]
 
 
 def _in_front(s: Tensor, lead: List[int], shape: Tuple[int, int, int]) -> Tensor:
@@ -185,7 +183,7 @@ def constants(filters: Filters, plan: Plan, size: Tuple[int, int], padded: bool)
     zeroth = [_unreflected(_lowpass(phi[0], scale, plan.border << (plan.J - scale), few), mirrors)
               for scale, phi in zip(plan.scales, filters.phi)]
     orders = [torch.tensor(_order(plan, scale), device=finest.device) for scale in plan.scales]
-    return Constants(plan, row, col, zeroth, levels, orders)
+    return Constants(plan, row, col.t().contiguous(), zeroth, levels, orders)
 
 
 def _order(plan: Plan, scale: int) -> List[int]:
@@ -267,24 +265,24 @@ def _lowpass(hat: Tensor, octaves: int, margin: int, few: int = matrices.FEW) ->
 
 
 def _unreflected(low: LowPass, mirrors: List[Tensor]) -> LowPass:
-    """The same for images before their reflection, unless it works on coefficients."""
+    """The same for images before their reflection, and to the right of them but `rows`, unless of coefficients."""
     rows, cols = mirrors
     if low.whole:
-        return low._replace(whole=[low.whole[0] @ torch.kron(rows, cols)])
-    return low if low.fold else low._replace(rows=[low.rows[0] @ rows], cols=[low.cols[0] @ cols])
+        return low._replace(whole=[(low.whole[0] @ torch.kron(rows, cols)).t().contiguous()])
+    if low.fold:
+        return low
+    return low._replace(rows=[low.rows[0] @ rows], cols=[(low.cols[0] @ cols).t().contiguous()])
 
 
 # ---- arithmetic ----
 
 def scattering(x: Tensor, constants: Constants) -> List[Tensor]:
-    """Images (B, H, W) to coefficients (h', w', paths, B) of each scale."""
+    """Images (..., H, W) to coefficients (h', w', paths, B) of each scale, B all of `...`."""
     plan = constants.plan
-    images = x.permute(1, 2, 0)                                 # (H, W, B)
-    whole = _of_images(images, constants.rows, constants.cols)
-    known = [whole.reshape([plan.M * plan.N, -1])]              # by level of the maps
-    results = [[_low(images, known[0], low) if low.whole or low.fold else
-                _of_images(images, low.rows[0], low.cols[0]).reshape([*low.size, -1])]
-               for low in constants.zeroth]                     # of each scale
+    # These products, of the image as it comes, are those that refuse another size.
+    coefficients = torch.matmul(constants.rows, torch.matmul(x, constants.cols))
+    known = [coefficients.reshape([-1, plan.M * plan.N]).t()]                   # by level of the maps
+    results = [[_low_of_images(x, known[0], low)] for low in constants.zeroth]  # of each scale
     for j, level in enumerate(constants.levels):
         u = _moduli(_beside([_folded(c, fold) for c, fold in zip(known, level.folds)]), level)
         sources = 1 + j * plan.L if plan.max_order > 1 else 1
@@ -304,11 +302,6 @@ def scattering(x: Tensor, constants: Constants) -> List[Tensor]:
 
 def _beside(parts: List[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-
-
-def _of_images(images: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Both products of images (H, W, B), which refuse those of another size: (rows, columns * B)."""
-    return torch.matmul(rows, torch.matmul(cols, images).flatten(1))
 
 
 def _along(y: Tensor, product: Product, lead: List[int]) -> Tensor:
@@ -337,6 +330,17 @@ def _moduli(coefficients: Tensor, level: Level) -> Tensor:
     if torch.onnx.is_in_onnx_export():
         return torch.sqrt(torch.matmul(level.planes, squares))
     return torch.sqrt(torch.addmm(level.tiny, level.planes, squares))
+
+
+def _low_of_images(x: Tensor, coefficients: Tensor, low: LowPass) -> Tensor:
+    """Images (..., H, W) with these coefficients to (h, w, B)."""
+    if low.fold:
+        return _low(x, coefficients, low)
+    if low.whole:
+        y = torch.matmul(x.flatten(-2), low.whole[0])
+    else:
+        y = torch.matmul(low.rows[0], torch.matmul(x, low.cols[0]))
+    return y.reshape([-1, math.prod(low.size)]).t().reshape([*low.size, -1])
 
 
 def _low(maps: Tensor, coefficients: Tensor, low: LowPass) -> Tensor:

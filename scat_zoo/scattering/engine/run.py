@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor
 
-from . import cascade, matrices
+from . import cascade, matrices, upstream
 from .cascade import Constants
 from .plan import Plan, Read, reads, shapes
 from .program import Program
@@ -137,7 +137,8 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
     As many threads as torch uses have a share of the chunks each: one product is too small to keep several processors
     busy. What is prepared is Python's own work, of which threads do one at a time, so it comes before.
     """
-    threads = max(1, min(torch.get_num_threads(), len(chunks)))
+    # What watches the operations of this thread, such as a counter of flops, would not see those of others.
+    threads = 1 if upstream.watched() else max(1, min(torch.get_num_threads(), len(chunks)))
     inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
     with spare.kept.borrowed(like, threads) as arrays:
         shares = [chunks[i::threads] for i in range(threads)]
