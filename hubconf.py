@@ -8,6 +8,27 @@ from scat_zoo.models.shipped import create as _create
 dependencies = ['torch', 'timm', 'torchvision', 'numpy', 'safetensors', 'tqdm']
 
 
+def scat_convnext_atto(pretrained: bool = False, **kwargs: _Any) -> _Module:
+    """timm's convnext_atto with scattering in place of its patch embedding, for images of 224 pixels.
+
+    Args:
+        pretrained: there are no weights for it yet, so True raises.
+        kwargs: as for scat_hybrid, without network.
+    """
+    return _create('scat_convnext_atto', pretrained, **kwargs)
+
+
+def scat_hybrid(pretrained: bool = False, **kwargs: _Any) -> _Module:
+    """Any network of timm with scattering in place of its first layers.
+
+    Args:
+        pretrained: there are no weights for it yet, so True raises.
+        kwargs: as for `timm.create_model('scat_hybrid', ...)`: network, J, L, max_order, learnable, parametrization,
+            init, nonexpansive, log_floor, img_size, in_chans, num_classes, and all that the network takes.
+    """
+    return _create('scat_hybrid', pretrained, **kwargs)
+
+
 def scat_linear(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, logarithm and batch normalisation of each order, linear classifier.
 
@@ -51,6 +72,16 @@ def scat_resnet18(pretrained: bool = False, **kwargs: _Any) -> _Module:
     return _create('scat_resnet18', pretrained, **kwargs)
 
 
+def scat_resnet50(pretrained: bool = False, **kwargs: _Any) -> _Module:
+    """timm's resnet50 with scattering in place of its first convolution and pool, for images of 224 pixels.
+
+    Args:
+        pretrained: there are no weights for it yet, so True raises.
+        kwargs: as for scat_hybrid, without network.
+    """
+    return _create('scat_resnet50', pretrained, **kwargs)
+
+
 def scat_tiny(pretrained: bool = False, **kwargs: _Any) -> _Module:
     """Scattering, a 1x1 convolution and two separable blocks, for images of 28 to 64 pixels and little memory.
 
@@ -59,3 +90,13 @@ def scat_tiny(pretrained: bool = False, **kwargs: _Any) -> _Module:
         kwargs: as for scat_resnet.
     """
     return _create('scat_tiny', pretrained, **kwargs)
+
+
+def scat_vit_tiny(pretrained: bool = False, **kwargs: _Any) -> _Module:
+    """timm's vit_tiny_patch16_224, its patches those of a scattering, for images of 224 pixels and others.
+
+    Args:
+        pretrained: there are no weights for it yet, so True raises.
+        kwargs: as for scat_hybrid, without network.
+    """
+    return _create('scat_vit_tiny', pretrained, **kwargs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .models.architectures import MODELS
+from .models.architectures import NAMES
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = {'trust_repo': True, 'skip_validation': True}
@@ -23,12 +23,12 @@ def repository(tmp_path, monkeypatch):
     return 'someone/scat_zoo:main'
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', NAMES)
 def test_help_and_load(repository, name):
     assert 'pretrained:' in torch.hub.help(repository, name, **OFFLINE)
     for kwargs in ({'repo_or_dir': str(ROOT), 'source': 'local'}, {'repo_or_dir': repository, **OFFLINE}):
-        model = torch.hub.load(model=name, learnable=True, L=2, img_size=16, in_chans=1, num_classes=3, **kwargs)
-        assert model(torch.randn(2, 1, 16, 16)).shape == (2, 3)
+        model = torch.hub.load(model=name, learnable=True, L=2, img_size=32, in_chans=1, num_classes=3, **kwargs)
+        assert model(torch.randn(2, 1, 32, 32)).shape == (2, 3)
         assert list(model.scattering.parameters())
 
 

@@ -1,5 +1,6 @@
 """How an architecture becomes a timm model: its generic cfg, and building it so that the cfg tells its true input."""
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
+import contextlib
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg
@@ -10,6 +11,7 @@ from ..scattering.loading import AllOrNothing
 from ..wording import brief
 from . import shipped
 from .model import ScatteringModel
+from .stem import ScatteringStem
 from .upstream import FeatureGetterNet
 
 M = TypeVar('M', bound=ScatteringModel)
@@ -55,20 +57,27 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
         feature_cfg['out_indices'] = feature_cfg['out_indices'] or tuple(range(made[0].num_levels))
         return made[0]
 
-    try:
+    with short_errors(variant, asked):
         model = build_model_with_cfg(make, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
                                      feature_cfg=feature_cfg, **kwargs)
+    # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
+    model._model_args = {key: kwargs[key] for key in tagged}
+    cfg, channels = model.pretrained_cfg, made[0].in_chans
+    cfg.update(made[0].input_cfg(made[0].scattering.img_size),
+               mean=per_channel(cfg['mean'], channels), std=per_channel(cfg['std'], channels))
+    return model
+
+
+@contextlib.contextmanager
+def short_errors(variant: str, asked: List[str]) -> Iterator[None]:
+    """Say in one sentence what timm or torch has to say of weights for these keywords."""
+    try:
+        yield
     except RuntimeError as error:
         message = _why_no_weights(str(error), variant, asked)
         if message:
             raise RuntimeError(message) from error
         raise
-    # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
-    model._model_args = {key: kwargs[key] for key in tagged}
-    cfg, channels = model.pretrained_cfg, made[0].in_chans
-    cfg.update(made[0].input_cfg(made[0].scattering.img_size),
-               mean=_per_channel(cfg['mean'], channels), std=_per_channel(cfg['std'], channels))
-    return model
 
 
 def _why_no_weights(error: str, variant: str, asked: List[str]) -> str:
@@ -87,25 +96,41 @@ def _why_no_weights(error: str, variant: str, asked: List[str]) -> str:
 
 def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dict[str, Tensor]:
     """Fit a checkpoint of another model of its kind: with analytic filters, or with other image channels."""
-    return _with_channels(_with_filters(state_dict, model), model)
+    layer = next((name for name, p in model.named_parameters()
+                  if p.dim() > 1 and not name.startswith(('scattering.', 'norm.'))), '')
+    flat = getattr(model.head.global_pool, 'pool_type', '') == 'flat'
+    return fit_checkpoint(state_dict, model.scattering, '', layer, flat)
 
 
-def _with_filters(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dict[str, Tensor]:
+def fit_checkpoint(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: str, layer: str,
+                   flat: bool = False) -> Dict[str, Tensor]:
+    """The same for a model whose stem and norm are `scattering` and `norm` behind this prefix.
+
+    Args:
+        layer: the name of the first weight that reads the normalised scattering, '' if there is none.
+        flat: whether it may do so behind a flat pool.
+    """
+    return _with_channels(_with_filters(state_dict, stem, prefix), stem, prefix, layer, flat)
+
+
+def _with_filters(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: str) -> Dict[str, Tensor]:
     """A checkpoint without filters was trained on the analytic ones: give these to a model that stores filters."""
-    if any(key.startswith('scattering.') for key in state_dict):
+    prefix = f'{prefix}scattering.'
+    if any(key.startswith(prefix) for key in state_dict):
         return state_dict
-    return {**state_dict, **{f'scattering.{key}': value for key, value in model.scattering.analytic_state().items()}}
+    return {**state_dict, **{f'{prefix}{key}': value for key, value in stem.analytic_state().items()}}
 
 
-def _with_channels(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dict[str, Tensor]:
+def _with_channels(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: str, layer: str,
+                   flat: bool) -> Dict[str, Tensor]:
     """Norms, and the first layer behind them, for other image channels.
 
     Norms take the mean over the old channels. The layer spreads the sum of its weights over the new ones, so that a
     grey image gives the same in one channel or repeated in three.
     """
-    new = model.in_chans
-    groups = [channels // new for channels in model.scattering.order_channels()]
-    keys = [f'norm.orders.{order}.norm.weight' for order in range(len(groups))]
+    new = stem.in_chans
+    groups = [channels // new for channels in stem.order_channels()]
+    keys = [f'{prefix}norm.orders.{order}.norm.weight' for order in range(len(groups))]
     norms = [state_dict[key] for key in keys if key in state_dict]
     if len(norms) < len(keys):
         return state_dict
@@ -115,13 +140,10 @@ def _with_channels(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dic
         return state_dict
     adapted = dict(state_dict)
     for key, value in state_dict.items():
-        if key.startswith('norm.') and value.dim() == 1:            # (paths * old,)
+        if key.startswith(f'{prefix}norm.') and value.dim() == 1:   # (paths * old,)
             adapted[key] = value.reshape(-1, old).mean(1).repeat_interleave(new)
-    layer = next((name for name, p in model.named_parameters()
-                  if p.dim() > 1 and not name.startswith(('scattering.', 'norm.'))), None)
     if layer in state_dict:
         weight = state_dict[layer]                                  # (out, paths * old * places, ...)
-        flat = getattr(model.head.global_pool, 'pool_type', '') == 'flat'
         # Of the checkpoint: for a model of another grid, loading will say that the sizes differ.
         places = weight.shape[1] // sum(len(norm) for norm in norms) if flat and weight.dim() == 2 else 1
         spread = weight.reshape(len(weight), -1, old, places, *weight.shape[2:]).sum(2, keepdim=True) / new
@@ -129,6 +151,6 @@ def _with_channels(state_dict: Dict[str, Tensor], model: ScatteringModel) -> Dic
     return adapted
 
 
-def _per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
+def per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
     """Statistics for another number of channels: their mean for each, as timm's data config does."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

@@ -18,17 +18,22 @@ from .upstream import feature_take_indices, update_model_input_size
 
 
 class Freezing(AllOrNothing):
-    """Freezes the halves of a model whose front end is its child `scattering`. Buffers have no gradient anyway.
+    """Freezes the halves of a model whose front end is `scattering`. Buffers have no gradient anyway.
 
     A gradient from before goes too: an optimiser's next step would apply it.
     """
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters that are not scattering filters, for an optimiser group of their own."""
-        return (p for name, p in self.named_parameters() if not name.startswith('scattering.'))
+        filters = {id(p) for p in self._filters()}
+        return (p for p in self.parameters() if id(p) not in filters)
+
+    def _filters(self) -> Iterator[nn.Parameter]:
+        scattering: Any = self.scattering
+        return scattering.parameters()
 
     def freeze_scattering(self) -> None:
-        _hold(p for name, p in self.named_parameters() if name.startswith('scattering.'))
+        _hold(self._filters())
 
     def unfreeze_scattering(self) -> None:
         self.scattering.requires_grad_(True)
@@ -39,6 +44,11 @@ class Freezing(AllOrNothing):
     def unfreeze_classifier(self) -> None:
         for p in self.head_parameters():
             p.requires_grad_(True)
+
+
+def has_scattering(model: nn.Module) -> bool:
+    """Whether its filters are in `scattering`, as those of all models of the zoo."""
+    return isinstance(model, Freezing)
 
 
 def _hold(parameters: Iterable[nn.Parameter]) -> None:

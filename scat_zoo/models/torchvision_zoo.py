@@ -72,14 +72,22 @@ def _builder(architecture: str, enum: Type[ScatteringWeights]) -> Callable[..., 
     return register_torchvision(legacy(builder))
 
 
+ScatConvNeXtAtto_Weights = _enum('ScatConvNeXtAtto_Weights', 'scat_convnext_atto')
+ScatHybrid_Weights = _enum('ScatHybrid_Weights', 'scat_hybrid')
 ScatLinear_Weights = _enum('ScatLinear_Weights', 'scat_linear')
 ScatMlp_Weights = _enum('ScatMlp_Weights', 'scat_mlp')
 ScatResNet_Weights = _enum('ScatResNet_Weights', 'scat_resnet')
 ScatResNet18_Weights = _enum('ScatResNet18_Weights', 'scat_resnet18')
+ScatResNet50_Weights = _enum('ScatResNet50_Weights', 'scat_resnet50')
 ScatTiny_Weights = _enum('ScatTiny_Weights', 'scat_tiny')
+ScatViTTiny_Weights = _enum('ScatViTTiny_Weights', 'scat_vit_tiny')
 
+scat_convnext_atto = _builder('scat_convnext_atto', ScatConvNeXtAtto_Weights)
+scat_hybrid = _builder('scat_hybrid', ScatHybrid_Weights)
 scat_linear = _builder('scat_linear', ScatLinear_Weights)
 scat_mlp = _builder('scat_mlp', ScatMlp_Weights)
 scat_resnet = _builder('scat_resnet', ScatResNet_Weights)
 scat_resnet18 = _builder('scat_resnet18', ScatResNet18_Weights)
+scat_resnet50 = _builder('scat_resnet50', ScatResNet50_Weights)
 scat_tiny = _builder('scat_tiny', ScatTiny_Weights)
+scat_vit_tiny = _builder('scat_vit_tiny', ScatViTTiny_Weights)

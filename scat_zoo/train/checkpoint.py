@@ -12,7 +12,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from ..models import shipped
-from ..models.model import ScatteringModel
+from ..models.model import ScatteringModel, has_scattering
 from ..models.stem import ScatteringStem
 from ..wording import brief, nearest
 
@@ -119,6 +119,7 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
     Raises:
         ValueError: in one sentence, if there is neither, or it has no scattering.
     """
+    model: Any
     if Path(name).is_dir():
         if kwargs:
             raise ValueError(f'{brief(name)} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
@@ -127,7 +128,7 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
         model = timm.create_model(name, pretrained=name in shipped.names(), **kwargs).eval()
     else:
         raise no_model(name, [*timm.list_models('scat_*'), *shipped.names()])
-    if not isinstance(model, ScatteringModel):
+    if not has_scattering(model):
         raise ValueError(f'expected a model with scattering filters (`scat-zoo list`), {brief(name)} has none')
     return model
 

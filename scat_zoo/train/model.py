@@ -9,7 +9,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from ..models import shipped
-from ..models.model import ScatteringModel
+from ..models.model import ScatteringModel, has_scattering
 from ..models.scat_linear import ScatLinear
 from ..wording import brief, nearest
 from . import augment, checkpoint, discriminant
@@ -24,7 +24,7 @@ TIMMS = {*inspect.signature(timm.create_model).parameters, 'features_only', 'out
 
 
 def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> Any:
-    """A registered model for these data, a `ScatteringModel` or another of timm's.
+    """A registered model for these data, the zoo's or another of timm's.
 
     Raises:
         ValueError, TypeError: in one sentence, on a name or keywords that there are not.
@@ -62,8 +62,8 @@ def start_from(name: str, data: Data, seed: int) -> ScatteringModel:
         name = f'local-dir:{checkpoint.folder_of(name)}'
     elif name not in shipped.names():
         raise checkpoint.no_model(name, shipped.names())
-    model = timm.create_model(name, **kwargs)
-    if not isinstance(model, ScatteringModel):
+    model: Any = timm.create_model(name, **kwargs)
+    if not has_scattering(model):
         raise ValueError(f'expected a model with scattering filters, {brief(name.removeprefix("local-dir:"))} has none')
     model.scattering.set_learnable(False)
     return model

@@ -1,4 +1,4 @@
-"""segmentation_models_pytorch: scat_resnet18 as the encoder, trained to tell garment from background."""
+"""segmentation_models_pytorch: scat_resnet18, or a hybrid, as the encoder, trained to tell garment from background."""
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -40,6 +40,15 @@ def test_deeplab_gets_the_output_stride_it_asks_for(decoder, reduction):
     assert encoder.model.feature_info.reduction() == reduction
     features = encoder(torch.zeros(1, 3, SIZE, SIZE))
     assert [SIZE // f.shape[-1] for f in features[2:]] == reduction
+
+
+def test_train_a_unet_on_a_hybrid():
+    """scat_resnet50, whose levels have the strides 4 to 32 that smp wants of such an encoder."""
+    import segmentation_models_pytorch as smp
+    model = smp.Unet('tu-scat_resnet50', encoder_weights=None, classes=1, learnable=True).train()
+    assert model.encoder.out_channels == [3, 0, 256, 512, 1024, 2048]
+    assert [SIZE // f.shape[-1] for f in model.encoder(torch.zeros(2, 3, SIZE, SIZE))[2:]] == [4, 8, 16, 32]
+    check_filters_learn(model, loss_of(model))
 
 
 def test_train_learnable_and_save(tmp_path):

@@ -1,4 +1,4 @@
-"""torchvision: a feature pyramid and Faster R-CNN over scat_resnet18, trained to find the garment in a picture."""
+"""torchvision: a feature pyramid and Faster R-CNN over scat_resnet18 or a hybrid, trained to find garments."""
 import timm
 import torch
 
@@ -11,20 +11,23 @@ SIZE = 64
 LAYERS = ['stages_0', 'stages_1', 'stages_2']
 
 
-def pyramid(**kwargs):
+def pyramid(name='scat_resnet18', layers=LAYERS, **kwargs):
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
-    body = timm.create_model('scat_resnet18', features_only=True, **kwargs)
-    return BackboneWithFPN(body, {name: name for name in LAYERS}, body.feature_info.channels()[1:], out_channels=32)
+    body = timm.create_model(name, features_only=True, **kwargs)
+    channels = body.feature_info.channels()[-len(layers):]
+    return BackboneWithFPN(body, {name: name for name in layers}, channels, out_channels=32)
 
 
-def faster_rcnn(**kwargs):
+def faster_rcnn(name='scat_resnet18', layers=LAYERS, **kwargs):
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign
+    anchors = (16,), (32,), (48,), (64,), (96,)
+    levels = len(layers) + 1                                    # and what the pyramid pools of the last
     return FasterRCNN(
-        pyramid(**kwargs), num_classes=11, min_size=SIZE, max_size=SIZE,
-        rpn_anchor_generator=AnchorGenerator(((16,), (32,), (48,), (64,)), ((0.5, 1., 2.),) * 4),
-        box_roi_pool=MultiScaleRoIAlign(LAYERS, output_size=5, sampling_ratio=2))
+        pyramid(name, layers, **kwargs), num_classes=11, min_size=SIZE, max_size=SIZE,
+        rpn_anchor_generator=AnchorGenerator(anchors[:levels], ((0.5, 1., 2.),) * levels),
+        box_roi_pool=MultiScaleRoIAlign(list(layers), output_size=5, sampling_ratio=2))
 
 
 def loss_of(model, count=4):
@@ -61,3 +64,11 @@ def test_faster_rcnn_trains():
 def test_faster_rcnn_trains_filters():
     model = faster_rcnn(learnable=True, img_size=SIZE).train()
     check_filters_learn(model, loss_of(model))
+
+
+def test_faster_rcnn_trains_a_hybrid():
+    """scat_resnet50, whose stages have the names of timm's resnet50."""
+    model = faster_rcnn('scat_resnet50', ['layer1', 'layer2', 'layer3', 'layer4'], learnable=True).train()
+    check_filters_learn(model, loss_of(model))
+    x, _, _ = garments(2, SIZE)
+    assert all(d['boxes'].isfinite().all() for d in model.eval()(list(x)))

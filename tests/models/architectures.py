@@ -1,10 +1,16 @@
-"""The models under test: all that the package registers, so that a new architecture is among them by itself."""
+"""The models under test: all that the package registers, so that a new architecture is among them by itself.
+
+Hybrids are timm's networks for the most part: `test_hybrid.py` tests what is theirs, the tests of the three registries
+and timm's own file all names.
+"""
 import timm
 import torch
 
 import scat_zoo  # noqa: F401  (registers the models)
 
-MODELS = timm.list_models('scat_*')
+NAMES = timm.list_models('scat_*')
+HYBRIDS = timm.list_models('scat_*', module='scat_hybrid')
+MODELS = [name for name in NAMES if name not in HYBRIDS]
 
 
 def create(name='scat_linear', **kwargs):

@@ -18,12 +18,14 @@ from scat_zoo import (
     ScatteringBase,
     ScatteringTorch2D,
     param_groups,
+    scat_hybrid,
     scat_linear,
     scat_mlp,
     scat_resnet,
     scat_resnet18,
     scat_tiny,
     use_engine,
+    with_scattering_stem,
 )
 from scat_zoo.models.stem import Channel, ScatteringStem
 from scat_zoo.scattering.filters import Filters
@@ -64,8 +66,12 @@ assert_type(model.forward(x), Tensor)
 assert_type(model.forward_features(x), Tensor)
 assert_type(model.forward_intermediates(x, indices=2), Union[List[Tensor], Tuple[Tensor, List[Tensor]]])
 
+assert_type(with_scattering_stem('resnet50', J=2, num_classes=10), nn.Module)
+assert_type(scat_hybrid(network='resnet50'), nn.Module)
+
 scat_linear(pretrained='fashion_mnist')             # type: ignore[arg-type]
 ScatResNet(10, channels=64)                         # type: ignore[arg-type]
+with_scattering_stem('resnet50', J='2')             # type: ignore[arg-type]
 scat_linear().to_pixelwise()                        # type: ignore[operator]
 
 
