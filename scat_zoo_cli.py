@@ -12,6 +12,8 @@ COMMANDS = {
     'train': 'train a model on images',
     'predict': 'classify images with a checkpoint, or shipped weights',
     'test': 'test a checkpoint, or weights that come with the package',
+    'extract': 'write features of any number of images',
+    'export': 'write a model as a file that runs without this package',
     'filters': "draw a model's filters, and tell what they guarantee",
     'list': 'list the models of the zoo',
     'run': 'run a script, or an installed module, that finds the zoo registered',

@@ -21,7 +21,10 @@ from torch import distributed
 import scat_zoo_cli
 
 from . import __version__
-from .train import filters, job, metrics, predict, study
+from .extract import FeatureExtractor, sources
+from .extract import job as extraction
+from .extract.features import DTYPES, POOLS
+from .train import export, filters, job, metrics, predict, study
 from .train.augment import NAMES as AUGMENTATIONS
 from .train.choices import HELD_OUT, VALIDATED
 from .train.job import Job
@@ -50,8 +53,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         predict.discard_stdout()
         return 128 + 13
     except KeyboardInterrupt:
-        resumes = args.command is _train
-        print('stopped' + '; the same command with --resume goes on from there' * resumes, file=sys.stderr)
+        print('stopped' + GOES_ON.get(args.command, ''), file=sys.stderr)
         return 130
     # timm asserts what it expects of keywords.
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError, FloatingPointError, AssertionError) as error:
@@ -179,6 +181,49 @@ def _test_options(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+def _extract_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = ('Write features of all images, a row each, and their paths into safetensors files. The same '
+                          'command goes on after it was stopped or killed; under torchrun, processes share the work.')
+    parser.set_defaults(command=_extract)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='such as scat_linear.fashion_mnist, any name of `scat-zoo list`, or the folder of a run '
+                             'or a checkpoint')
+    parser.add_argument('data', nargs='+', metavar='DATA',
+                        help='a folder of images, whose folders are searched too; a file with the path of an image a '
+                             'line; or WebDataset tar files, such as train-{0000..0099}.tar')
+    parser.add_argument('-o', '--output', type=Path, required=True, metavar='FOLDER', help='of the features')
+    parser.add_argument('--level', type=_level, default='pre_logits',
+                        help='pre_logits, what the classifier sees (default); logits; or the number of a feature map, '
+                             '0 for the first, -1 for the last')
+    parser.add_argument('--pool', choices=tuple(POOLS), help='of a feature map (default: avg)')
+    parser.add_argument('--dtype', choices=tuple(DTYPES), default='float32', help='(default: float32)')
+    parser.add_argument('--batch-size', type=_positive, default=64, help='images at a time (default: 64)')
+    parser.add_argument('--shard-rows', type=_positive, default=1024,
+                        help='rows a file, best a multiple of --batch-size; those of a tar file are one file (default: '
+                             '1024)')
+    parser.add_argument('--workers', type=_natural, default=0, help='processes that decode images (default: 0)')
+    parser.add_argument('--skip-broken', action='store_true', help='leave out images that cannot be read')
+    _add_keywords(parser, 'a model without weights')
+    _add_device(parser)
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = ('Write a model as a file that runs without this package, run it, and compare what it gives '
+                          'and how long it takes with torch.')
+    parser.set_defaults(command=_export)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='such as scat_linear.fashion_mnist, any name of `scat-zoo list`, or the folder of a run '
+                             'or a checkpoint')
+    parser.add_argument('-o', '--output', type=_file, required=True, metavar='FILE', help='such as model.onnx')
+    parser.add_argument('--format', choices=tuple(export.FORMATS),
+                        help="onnx, or pt2 for torch.export's own (default: what FILE ends in)")
+    parser.add_argument('--img-size', type=_size, metavar='S|HxW',
+                        help="side, or height and width, of the images that it will take (default: the model's own)")
+    parser.add_argument('--int8', action='store_true',
+                        help='compute what stands behind the scattering in whole numbers of 8 bits (onnx)')
+    _add_keywords(parser, 'a model without weights')
+
+
 def _filters_options(parser: argparse.ArgumentParser) -> None:
     parser.description = ('Draw the filters of a model, or of a checkpoint, in Fourier and in space, what training '
                           'moved, and their Littlewood-Paley sum; print the numbers behind them and the frame bounds.')
@@ -201,8 +246,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
 
 
-OPTIONS = {'train': _train_options, 'predict': _predict_options, 'test': _test_options, 'filters': _filters_options,
-           'list': _list_options, 'run': _run_options}
+OPTIONS = {'train': _train_options, 'predict': _predict_options, 'test': _test_options, 'extract': _extract_options,
+           'export': _export_options, 'filters': _filters_options, 'list': _list_options, 'run': _run_options}
 
 
 def _add_keywords(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -270,19 +315,38 @@ def _test(args: argparse.Namespace) -> None:
     print(metrics.report(figures))
 
 
+def _extract(args: argparse.Namespace) -> None:
+    source = sources.find(args.data, args.shard_rows)
+    device = args.device
+    if device == torch.device('cuda'):                          # under torchrun, each process has its own
+        device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+    extractor = FeatureExtractor(args.model, args.level, args.pool, args.dtype, args.batch_size, args.model_kwargs,
+                                 device)
+    extraction.run(extractor, source, args.output, args.workers, args.skip_broken)
+
+
+def _export(args: argparse.Namespace) -> None:
+    print(export.report(export.export(args.model, args.output, args.format, args.model_kwargs, args.img_size,
+                                      args.int8)))
+
+
+GOES_ON = {_train: '; the same command with --resume goes on from there',
+           _extract: '; the same command goes on from there'}
+
+
 def _filters(args: argparse.Namespace) -> None:
     filters.show(args.model, args.model_kwargs, args.output)
 
 
 def _list(args: argparse.Namespace) -> None:
-    print(f'{"model":16}{"parameters":>12}{"of filters":>12}  {"input":14}{"strides":18}weights')
+    print(f'{"model":19}{"parameters":>12}{"of filters":>12}  {"input":14}{"strides":18}weights')
     for name in timm.list_models('scat_*'):
         fixed: Any = timm.create_model(name, device='meta')
         learned = timm.create_model(name, device='meta', learnable=True)
         cfg = fixed.pretrained_cfg
-        strides = ', '.join(str(level['reduction']) for level in fixed.feature_info)
+        strides = brief(', '.join(str(level['reduction']) for level in fixed.feature_info), 16)
         weights = ', '.join(timm.list_pretrained(f'{name}.*')) or 'none'
-        print(f'{name:16}{_count(fixed):12,}{_count(learned) - _count(fixed):12,}  '
+        print(f'{name:19}{_count(fixed):12,}{_count(learned) - _count(fixed):12,}  '
               f'{" x ".join(map(str, cfg["input_size"])):14}{strides:18}{weights}')
     print('Parameters are those with fixed filters and the default 1000 classes; learnable filters add theirs.')
 
@@ -360,6 +424,14 @@ def _size(text: str) -> Union[int, Tuple[int, int]]:
         raise argparse.ArgumentTypeError(f'expected a side such as 64, or height x width such as 48x80, got '
                                          f'{brief(text, 60)}')
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _level(text: str) -> Union[int, str]:
+    """Number of a feature map, or another level by name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _file(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""Imports point one way, scattering -> models -> train -> cli and sklearn -> tools; the mathematics knows no zoo.
+"""Imports point one way, scattering -> models -> train -> extract -> cli -> tools; the mathematics knows no zoo.
 
 Read off the syntax tree: importing any submodule registers the zoo, and so imports everything.
 """
@@ -13,11 +13,12 @@ import scat_zoo
 
 ROOT = Path(scat_zoo.__file__).parent
 COMMAND = {'scat_zoo.cli', 'scat_zoo_cli'}
-ABOVE = {*COMMAND, 'scat_zoo.sklearn'}              # what stands on all layers
+ABOVE = {*COMMAND, 'scat_zoo.sklearn', 'scat_zoo.ray', 'scat_zoo.opacus'}      # what stands on all layers
 FORBIDDEN = {
-    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', *ABOVE},
-    'models': {'scat_zoo.train', *ABOVE},
-    'train': ABOVE,
+    'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', 'scat_zoo.extract', *ABOVE},
+    'models': {'scat_zoo.train', 'scat_zoo.extract', *ABOVE},
+    'train': {'scat_zoo.extract', *ABOVE},
+    'extract': ABOVE,
 }
 
 
@@ -45,14 +46,16 @@ def test_layers(layer):
         assert not violations(file.read_text(), f'scat_zoo.{layer}', FORBIDDEN[layer]), file
 
 
-def test_above_the_layers_neither_knows_the_other():
-    assert not violations((ROOT / 'sklearn.py').read_text(), 'scat_zoo', COMMAND)
+def test_above_the_layers_none_knows_another():
+    for name in ('sklearn', 'ray', 'opacus'):
+        assert not violations((ROOT / f'{name}.py').read_text(), 'scat_zoo', ABOVE)
     assert not [name for name in ('cli.py', '__init__.py', '__main__.py')
-                if violations((ROOT / name).read_text(), 'scat_zoo', {'scat_zoo.sklearn'})]
+                if violations((ROOT / name).read_text(), 'scat_zoo', ABOVE - COMMAND)]
 
 
-def test_importing_the_package_does_not_import_scikit_learn():
-    code = 'import sys, scat_zoo, scat_zoo.cli; sys.exit("sklearn" in sys.modules)'
+def test_importing_the_package_does_not_import_extras():
+    extras = {'sklearn', 'ray', 'webdataset', 'opacus'}
+    code = f'import sys, scat_zoo.cli, scat_zoo.ray; sys.exit(bool({extras} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 

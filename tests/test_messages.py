@@ -198,7 +198,7 @@ TRAIN = {
     'an augmentation': (['--augment', 'flop'], "invalid choice: 'flop'"),
     'fractions': (['--val-fraction', '20'], 'must be at least 0 and less than 1, got 20'),
     'a model': (['--model', 'scat_liner'], "unknown model 'scat_liner'; did you mean scat_linear"),
-    'a long model': (['--model', LONG * 9], 'known: scat_linear, scat_mlp'),
+    'a long model': (['--model', LONG * 9], 'known: scat_convnext_atto, scat_hybrid'),
     'a keyword': (['--model-kwargs', 'learnble=True'], 'has no keyword learnble; did you mean learnable?'),
     'a long keyword': (['--model-kwargs', f'{LONG}=1'], 'has no keyword xxx'),
     'a long value': (['--model-kwargs', f'scales={[1] * 999}'], 'scales must be distinct integers from 1 to J=1'),
@@ -248,9 +248,22 @@ OTHERS = {
     'too much': (['list', 'scat_tiny'], 'unknown arguments: scat_tiny (see scat-zoo list --help)'),
 }
 
+EXTRACT = {                                                     # what stands before `-o out`
+    'no folder': (['AT/run', 'AT/absent'], 'no file or folder /'),
+    'an empty list': (['AT/run', 'AT/full/thesis.tex'], ': expected the path of an image a line'),
+    'two folders': (['AT/run', 'AT/good', 'AT/full'], 'expected one folder or list of images, or tar files, got /'),
+    'no tar file': (['AT/run', 'AT/absent.tar'], '1 of 1 tar files are missing'),
+    'a level': (['AT/run', 'AT/good', '--level', LONG], 'expected a level from 0 to 2, pre_logits or logits, got '),
+    'the pool of no map': (['AT/run', 'AT/good', '--pool', 'max'], 'pool max is for a feature map, a level from 0 '),
+    'a type': (['AT/run', 'AT/good', '--dtype', 'int8'], "invalid choice: 'int8'"),
+    'no model': (['AT/absent', 'AT/good'], ' is not there: expected the folder of a checkpoint or a run, or a '),
+}
+
 
 @pytest.mark.parametrize(('args', 'phrase'), [
     *[pytest.param(['train', *args], phrase, id=name) for name, (args, phrase) in TRAIN.items()],
+    *[pytest.param(['extract', *args, '-o', 'out'], phrase, id=f'extract, {name}')
+      for name, (args, phrase) in EXTRACT.items()],
     *[pytest.param(*mistake, id=name) for name, mistake in OTHERS.items()]])
 def test_a_newcomers_mistake(args, phrase, place, tmp_path, monkeypatch, capsys):
     """It ends in one short line, last of all that is printed, and nothing is written."""

@@ -1,10 +1,11 @@
 """Image files: opening one of any kind and depth, and bringing it to a model's channels and range of values."""
 import contextlib
+import io
 import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, BinaryIO, Callable, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -36,19 +37,32 @@ def is_image(path: Union[str, Path]) -> bool:
             and NO_IMAGES.isdisjoint(path.parts))
 
 
-def open_image(file: Union[str, Path]) -> Picture:
+class _File(NamedTuple):
+    """An image file, or its content, read from elsewhere, and its name."""
+    name: Union[str, Path]
+    content: Optional[bytes] = None
+
+    def open(self) -> BinaryIO:
+        return open(self.name, 'rb') if self.content is None else io.BytesIO(self.content)
+
+
+def open_image(file: Union[str, Path], content: Optional[bytes] = None) -> Picture:
     """The decoded image, upright: a Pillow image if it has 8 bits a channel, else its values (H, W, C) in float32.
 
     Pages of a TIFF file that are grey and of one size are its channels; of other files with several pictures, the first
     counts. DICOM values are rescaled as the file says, and brighter is more.
 
+    Args:
+        content: its bytes, where it does not lie on disk by this name, as in a tar file.
+
     Raises:
         ValueError: in one sentence, if it cannot be read, or has values that are not finite.
     """
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):             # reading from a pipe could wait for ever
+        if content is None and not stat.S_ISREG(os.stat(file).st_mode):     # reading from a pipe could wait for ever
             raise ValueError('it is no regular file')
-        return _picture(_reader(file)(file))
+        opened = _File(file, content)
+        return picture_of(_reader(opened)(opened))
     except Exception as error:                                  # decoders fail in every way on damaged bytes
         reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
@@ -56,10 +70,10 @@ def open_image(file: Union[str, Path]) -> Picture:
         raise ValueError(f'cannot read the image {brief(file, 120)}: {brief(" ".join(reason.split()), 140)}') from error
 
 
-def _reader(file: Union[str, Path]) -> Callable[[Union[str, Path]], Picture]:
-    with open(file, 'rb') as stream:
+def _reader(file: _File) -> Callable[[_File], Picture]:
+    with file.open() as stream:
         head = stream.read(132)
-    if head[128:] == b'DICM' or Path(file).suffix.lower() in ('.dcm', '.dicom'):
+    if head[128:] == b'DICM' or Path(file.name).suffix.lower() in ('.dcm', '.dicom'):
         return _open_dicom
     if head.startswith(b'\x93NUMPY'):
         return _open_npy
@@ -72,9 +86,9 @@ def _reader(file: Union[str, Path]) -> Callable[[Union[str, Path]], Picture]:
     return _open_pillow
 
 
-def _open_pillow(file: Union[str, Path]) -> Picture:
+def _open_pillow(file: _File) -> Picture:
     # Given a name, Pillow maps some files into memory, and mixes up the pixels of a TIFF file on its side.
-    with open(file, 'rb') as stream:
+    with file.open() as stream:
         try:
             image = Image.open(stream)
         except UnidentifiedImageError as error:
@@ -93,8 +107,8 @@ def _loaded(image: Image.Image) -> Picture:
     return image
 
 
-def _open_tiff(file: Union[str, Path]) -> Picture:
-    with open(file, 'rb') as stream:
+def _open_tiff(file: _File) -> Picture:
+    with file.open() as stream:
         try:
             image: Any = Image.open(stream)                     # one with tags
         except UnidentifiedImageError:                          # of a kind that Pillow does not know
@@ -128,13 +142,13 @@ def _are_channels(kinds: List[Tuple]) -> bool:
     return len(set(kinds)) == 1 and kinds[0][1] == 1
 
 
-def _open_tifffile(file: Union[str, Path]) -> np.ndarray:
+def _open_tifffile(file: _File) -> np.ndarray:
     try:
         import tifffile
     except ImportError as error:
         raise ValueError('a TIFF file with more than 3 channels, or another that Pillow does not read, needs tifffile: '
                          'install it') from error
-    with tifffile.TiffFile(file) as tiff:
+    with file.open() as stream, tifffile.TiffFile(stream) as tiff:
         first = tiff.pages[0]
         kinds = [(page.shape, page.samplesperpixel, page.dtype) for page in tiff.pages]
         pages = [page.asarray() for page in (tiff.pages if _are_channels(kinds) else [first])]
@@ -156,24 +170,24 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def _open_deep_png(file: Union[str, Path]) -> np.ndarray:
+def _open_deep_png(file: _File) -> np.ndarray:
     array = _both_bytes(file)
     return array[..., 1:2] if _is_grey_and_alpha(file) else array[..., :3]      # without alpha
 
 
-def _is_grey_and_alpha(file: Union[str, Path]) -> bool:
-    with open(file, 'rb') as stream:
+def _is_grey_and_alpha(file: _File) -> bool:
+    with file.open() as stream:
         return stream.read(26)[25] == 4
 
 
-def _both_bytes(file: Union[str, Path]) -> np.ndarray:
+def _both_bytes(file: _File) -> np.ndarray:
     """(H, W, C) of a PNG or TIFF file of 16 bits a colour."""
     high, low = (_unpacked(file, swapped) for swapped in (False, True))
     return 256 * high.astype(np.uint16) + low
 
 
-def _unpacked(file: Union[str, Path], swapped: bool) -> np.ndarray:
-    with open(file, 'rb') as stream, Image.open(stream) as image:
+def _unpacked(file: _File, swapped: bool) -> np.ndarray:
+    with file.open() as stream, Image.open(stream) as image:
         if swapped:
             image.tile = [_swapped(tile) for tile in image.tile]
         return np.asarray(_loaded(image))
@@ -187,17 +201,18 @@ def _swapped(tile: Any) -> Any:
     return getattr(type(tile), '_make', tuple)((*where, name if isinstance(args, str) else (name, *others)))
 
 
-def _open_npy(file: Union[str, Path]) -> np.ndarray:
-    return np.load(file, allow_pickle=False)
+def _open_npy(file: _File) -> np.ndarray:
+    with file.open() as stream:
+        return np.load(stream, allow_pickle=False)
 
 
-def _open_dicom(file: Union[str, Path]) -> np.ndarray:
+def _open_dicom(file: _File) -> np.ndarray:
     try:
         import pydicom
         from pydicom.pixels import apply_color_lut
     except ImportError as error:
         raise ValueError('DICOM files need pydicom: install it, or scat_zoo with the extra dicom') from error
-    with open(file, 'rb') as stream:
+    with file.open() as stream:
         content = pydicom.dcmread(stream)
         array = content.pixel_array
     if int(content.get('NumberOfFrames') or 1) > 1:
@@ -213,7 +228,12 @@ def _open_dicom(file: Union[str, Path]) -> np.ndarray:
     return array if (slope, intercept) == (1, 0) else slope * array.astype(np.float64) + intercept
 
 
-def _picture(content: Picture) -> Picture:
+def picture_of(content: Picture) -> Picture:
+    """A decoded image, or an array (H, W) or (H, W, C), as `open_image` gives it.
+
+    Raises:
+        ValueError: in one sentence, if it is no picture, or has values that are not finite.
+    """
     if isinstance(content, Image.Image):
         return content
     array = content[..., None] if content.ndim == 2 else content
