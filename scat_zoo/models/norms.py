@@ -44,9 +44,11 @@ def batch_norm_act(num_features: int, **kwargs: Any) -> BatchNormAct:
 
 
 @torch.fx.wrap
-def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, steps: Tensor, weight: Tensor, bias: Tensor,
-               training: bool, momentum: Optional[float], eps: float) -> Tensor:
+def batch_norm(x: Tensor, running_mean: Optional[Tensor], running_var: Optional[Tensor], steps: Optional[Tensor],
+               weight: Tensor, bias: Tensor, training: bool, momentum: Optional[float], eps: float) -> Tensor:
     """Normalise (B, C, h, w) by its own statistics while training, which enter the running ones, else by these.
+
+    Without running statistics, which `torch.func.replace_all_batch_norm_modules_` takes away, always by its own.
 
     One node in a traced graph, or the updates would be taken for dead code.
 
@@ -54,6 +56,8 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, steps: Tens
         steps: number of batches that the running statistics have seen.
         momentum: the least weight of a batch in them; None for the average over all, as in torch.
     """
+    if running_mean is None or running_var is None or steps is None:
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)
     mean, var = torch.zeros_like(running_mean), torch.zeros_like(running_var)

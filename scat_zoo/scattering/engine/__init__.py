@@ -60,6 +60,8 @@ def scattering2d(x: Tensor, filters: Filters, scales: List[int], max_order: int,
             plan = _plan(filters, scales, max_order, border)
             if exported.serves(x, plan.in_a_row(filters.phi, filters.psi)):
                 return exported.record(x, filters, plan, pre_pad)
+            height, width = upstream.sizes(x)[-2:]
+            x = x.unflatten(-1, [width]).unflatten(-2, [height])            # so that a trace refuses other sizes
     return transform.reference(x, filters, scales, max_order, pre_pad, border)
 
 
