@@ -249,7 +249,7 @@ def test_fixed_filters_and_a_folder_of_images(tmp_path):
 
 
 MISTAKES = {
-    'unknown model': (['--model', 'nothing'], "unknown model 'nothing'; known: scat_linear"),
+    'unknown model': (['--model', 'nothing'], "unknown model 'nothing'; known: scat_convnext_atto"),
     'unknown keyword': (['--model-kwargs', 'nonsense=1'], 'ScatLinear has no keyword nonsense; known: num_classes'),
     'J too large': (['--model-kwargs', 'J=5'], 'J=5 needs images of at least 32 pixels'),
     'channels': (['--in-chans', '4'], 'image files give 1 or 3 channels, the model takes 4'),

@@ -76,7 +76,7 @@ def test_backends_take_symbols(backend, learned):
 
 def test_pooling_in_a_graph_is_adaptive_pooling():
     ways = [torch.compile(pool_to, backend='eager', fullgraph=True, dynamic=dynamic) for dynamic in (False, True)]
-    for size in [(4, 4), (8, 12), (5, 7), (3, 9), (2, 3)]:
+    for size in [(4, 4), (5, 12), (2, 3)]:
         x = torch.randn(3, 3, *size, dtype=torch.float64)
         for way in ways:
             assert torch.allclose(way(x, (4, 4)), F.adaptive_avg_pool2d(x, (4, 4)), rtol=0, atol=1e-14)
@@ -85,11 +85,14 @@ def test_pooling_in_a_graph_is_adaptive_pooling():
 
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('train', [False, True])
-@pytest.mark.parametrize(('name', 'options'), [
-    ('scat_linear', {}), ('scat_mlp', {'scales': (2, 1)}), ('scat_resnet', {'learnable': True}),
-    *((name, {'learnable': True, 'parametrization': 'morlet'}) for name in ('scat_linear', 'scat_tiny')),
-    ('scat_linear', {'global_pool': 'avg'})], ids=str)
+@pytest.mark.parametrize(('name', 'options', 'train'), [
+    ('scat_linear', {}, False),
+    ('scat_mlp', {'scales': (2, 1)}, True),
+    ('scat_resnet', {'learnable': True}, True),
+    ('scat_linear', {'learnable': True, 'parametrization': 'morlet'}, True),
+    ('scat_tiny', {'learnable': True, 'parametrization': 'morlet'}, False),
+    ('scat_linear', {'global_pool': 'avg'}, False),
+], ids=str)
 def test_a_trace_is_right_or_refuses(name, options, train):
     """Of any batch, statistics included; another image size is none that it knows, as many pixels as it may have."""
     model = create(name, img_size=16, L=2, **options).train(train)
