@@ -54,7 +54,8 @@ def test_images(way):
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize(('options', 'way'), [
-    *((options, way) for options in OPTIONS for way in WAYS), (OPTIONS[0], linearized)], ids=str)
+    *((options, way) for options in OPTIONS for way in WAYS), (OPTIONS[0], linearized)],
+    ids=lambda value: getattr(value, '__name__', str(value)))       # not str alone, which tells a function's address
 def test_filters(options, way):
     model, x = stem(**options), torch.randn(2, 1, 8, 8, dtype=torch.float64)
     names, filters = zip(*((name, p.detach()) for name, p in model.named_parameters()))
