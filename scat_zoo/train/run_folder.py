@@ -36,7 +36,7 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
         raise ValueError(f'{brief(file)} is broken: expected the settings of a run, got {brief(repr(before), 60)}')
     before, now = _comparable(before, now)
     if others and before != now:
-        raise ValueError(f'cannot resume the run in {brief(output, 80)} with other settings; --resume takes the '
+        raise ValueError(f'cannot resume the run in {brief(output, 60)} with other settings; --resume takes the '
                          f'options that it began with: {brief(_changes(before, now), 120)}')
 
 
