@@ -185,9 +185,7 @@ def _extract_options(parser: argparse.ArgumentParser) -> None:
     parser.description = ('Write features of all images, a row each, and their paths into safetensors files. The same '
                           'command goes on after it was stopped or killed; under torchrun, processes share the work.')
     parser.set_defaults(command=_extract)
-    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
-                        help='such as scat_linear.fashion_mnist, any name of `scat-zoo list`, or the folder of a run '
-                             'or a checkpoint')
+    _add_any_model(parser)
     parser.add_argument('data', nargs='+', metavar='DATA',
                         help='a folder of images, whose folders are searched too; a file with the path of an image a '
                              'line; or WebDataset tar files, such as train-{0000..0099}.tar')
@@ -211,9 +209,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.description = ('Write a model as a file that runs without this package, run it, and compare what it gives '
                           'and how long it takes with torch.')
     parser.set_defaults(command=_export)
-    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
-                        help='such as scat_linear.fashion_mnist, any name of `scat-zoo list`, or the folder of a run '
-                             'or a checkpoint')
+    _add_any_model(parser)
     parser.add_argument('-o', '--output', type=_file, required=True, metavar='FILE', help='such as model.onnx')
     parser.add_argument('--format', choices=tuple(export.FORMATS),
                         help="onnx, or pt2 for torch.export's own (default: what FILE ends in)")
@@ -253,6 +249,12 @@ OPTIONS = {'train': _train_options, 'predict': _predict_options, 'test': _test_o
 def _add_keywords(parser: argparse.ArgumentParser, whose: str) -> None:
     parser.add_argument('--model-kwargs', nargs='*', default={}, action=_Keywords, metavar='KEY=VALUE',
                         help=f'keywords for {whose}, such as J=3')
+
+
+def _add_any_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='such as scat_linear.fashion_mnist, any name of `scat-zoo list`, or the folder of a run '
+                             'or a checkpoint')
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
