@@ -1,8 +1,12 @@
 """One thread for torch: many small tests run several times faster than with a thread pool. And a look at messages."""
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'            # read where Triton is imported: kernels for a GPU run on the CPU
 
 import scat_zoo
 from scat_zoo import cli

@@ -1,14 +1,18 @@
 """The transform as everybody calls it, and what makes it fast: `scattering2d`, the only entry, chooses how to compute.
 
-**The rule.** A device in `devices.DEVICES` computes in its own way what it says that it serves. The CPU (`run`) takes
-real matrix products, for float32 and float64 and filters of at most 1/2 GiB in weights (8 numbers for each of a filter:
-1024 x 1024 images with J = 5 are beyond). All else goes the plain way, `transform.reference`: other devices, since a
-GPU takes longer to launch a thousand small products than to do all of the plain way (measured: `benchmarks/gpu.sh`);
-TorchScript, traces and exports; the transforms of torch.func, double backward and vectorised Jacobians; and everything
-under `use_engine(False)`. To `torch.compile` a device's way is one operator.
+**The rule.** A device in `devices.DEVICES` computes in its own way what it says that it serves.
 
-`autograd` lets torch differentiate and compile it. `run` has constants, chunks and threads; `cascade` puts together the
-`steps`, which are recorded as a `program` on `matrices`.
+- The CPU (`run`) takes real matrix products, for float32 and float64 and filters of at most 1/2 GiB in weights (8
+  numbers for each of a filter: 1024 x 1024 images with J = 5 are beyond).
+- An NVIDIA GPU (`gpu`) takes FFTs and kernels in Triton, for float32 and images whose maps fit into its memory. A
+  thousand small products take longer to launch than to compute there (measured: docs/speed.md).
+- All else goes the plain way, `transform.reference`: other devices; TorchScript, traces and exports; the transforms of
+  torch.func, double backward and vectorised Jacobians; and everything under `use_engine(False)`.
+
+To `torch.compile` a device's way is one operator.
+
+`autograd` lets torch differentiate and compile it. Of the CPU, `run` has constants, chunks and threads; `cascade` puts
+together the `steps`, which are recorded as a `program` on `matrices`.
 """
 from typing import List
 

@@ -3,7 +3,7 @@ from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from torch import Tensor
 
-from . import run
+from . import gpu, run
 from .plan import Plan
 
 
@@ -33,4 +33,4 @@ class Device(Protocol):
         """
 
 
-DEVICES: Dict[str, Device] = {'cpu': run}           # by type of torch.device
+DEVICES: Dict[str, Device] = {'cpu': run, 'cuda': gpu}           # by type of torch.device
