@@ -1,11 +1,14 @@
 """Exported models beside eager ones: format by format, largest difference, nodes, seconds to export, time, other sizes.
 
     python benchmarks/bench_export.py [--models scat_linear ...] [--formats onnx ...]
+    python benchmarks/bench_export.py int8
 
 Processor time on one thread, in one process, eager and exported in turn; the median of the ratios of nine rounds, for
 batches of 1 and 32, or 1 at 224 pixels. Formats whose packages are not installed are left out. `fourier` counts nodes
 that hold an FFT or complex numbers, `stem` those of the scattering alone, where the format names them. The other sizes
-are refused, or as near to eager as the figure says.
+are refused, or as near to eager as the figure says. CoreML runs on a Mac alone, and is only converted to.
+
+`int8` prints what torchao's 8 bits leave of the accuracy on the built-in test images.
 """
 import argparse
 import contextlib
@@ -24,6 +27,8 @@ import timm
 import torch
 
 import scat_zoo  # noqa: F401  (registers the models)
+from scat_zoo.train import augment, data
+from scat_zoo.train.loop import evaluate
 from scat_zoo.wording import brief
 
 os.environ['AOTI_RUNTIME_CHECK_INPUTS'] = '1'           # else AOTInductor takes any size, and reads past the end
@@ -123,6 +128,31 @@ def openvino_format(model, x, folder):
     return lambda images: compiled([images.numpy()])[0], [op.get_type_name() for op in converted.get_ops()], None
 
 
+def litert_format(model, x, folder):
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter
+    file = folder / 'model.tflite'
+    litert_torch.convert(model, (x,)).export(str(file))
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    images, logits = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
+
+    def run(x):
+        interpreter.set_tensor(images, x.numpy())
+        interpreter.invoke()
+        return interpreter.get_tensor(logits)
+    return run, [op['op_name'] for op in interpreter._get_ops_details()], None
+
+
+def coreml_format(model, x, folder):
+    import coremltools
+    found = torch.export.export(model, (x,)).run_decompositions({})
+    converted = coremltools.convert(found, convert_to='mlprogram', compute_precision=coremltools.precision.FLOAT32)
+    converted.save(str(folder / 'model.mlpackage'))
+    operations = converted._mil_program.functions['main'].operations
+    return None, [op.op_type for op in operations if op.op_type != 'const'], None
+
+
 FORMATS = {
     'onnx': ('onnxruntime', onnx_format(dynamo=True)),
     'onnx, old': ('onnxruntime', onnx_format(dynamo=False)),
@@ -131,8 +161,10 @@ FORMATS = {
     'trace': ('torch', traced_format),
     'ExecuTorch': ('executorch', executorch_format),
     'OpenVINO': ('openvino', openvino_format),
+    'LiteRT': ('litert_torch', litert_format),
+    'CoreML': ('coremltools', coreml_format),
 }
-FIXED_BATCH = ('AOTInductor', 'ExecuTorch')              # one file a batch size
+FIXED_BATCH = ('AOTInductor', 'ExecuTorch', 'LiteRT', 'CoreML')         # one file a batch size
 
 
 def difference(run, model, x):
@@ -191,22 +223,46 @@ def row(name, kind, form):
             with quiet():
                 run, kinds, stem = build(model, torch.randn(batch, model.in_chans, side, side), Path(folder))
             seconds = time.perf_counter() - start
-            for n in [batch] if fixed_batch else batches:
+            for n in [] if run is None else [batch] if fixed_batch else batches:
                 x = torch.randn(n, model.in_chans, side, side)
                 cells.append((difference(run, model, x), ratio(run, model, x)))
         fourier = sum(any(word in kind.lower() for word in ('dft', 'fft', 'complex')) for kind in kinds)
-        return [name, kind, form, f'{max(d for d, _ in cells):.1e}', str(fourier), str(len(kinds)), str(stem or ''),
-                f'{seconds:.1f}', *([f'{r:.2f}' for _, r in cells] + [''])[:2], other_sizes(run, model, side)]
+        counts = [str(fourier), str(len(kinds)), str(stem or ''), f'{seconds:.1f}']
+        if run is None:
+            return [name, kind, form, 'converted', *counts, '', '', '']
+        return [name, kind, form, f'{max(d for d, _ in cells):.1e}', *counts,
+                *([f'{r:.2f}' for _, r in cells] + [''])[:2], other_sizes(run, model, side)]
+
+
+def int8():
+    """Accuracy on the built-in test images, in float32 and by torchao."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+    ways = {'float32': None, 'int8 weights': Int8WeightOnlyConfig(),
+            'and activations': Int8DynamicActivationInt8WeightConfig()}
+    print('| model | ' + ' | '.join(ways) + ' |\n' + '|---' * (1 + len(ways)) + '|')
+    for name in ('scat_tiny', 'scat_linear', 'scat_resnet'):
+        cells = []
+        for way in ways.values():
+            model = timm.create_model(f'{name}.fashion_mnist', pretrained=True).eval()
+            if way is not None:
+                quantize_(model, way)
+            images = data.Prepared(data.load('sample', val_fraction=0.).test, 1, augment.eval_transform(model))
+            cells.append(f'{evaluate(model, images, torch.device("cpu")):.2f} %')
+        print(f'| {name}.fashion_mnist | ' + ' | '.join(cells) + ' |', flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', nargs='?', choices=['formats', 'int8'], default='formats')
     parser.add_argument('--models', nargs='+', default=MODELS)
     parser.add_argument('--kinds', nargs='+', default=list(KINDS), choices=list(KINDS))
     parser.add_argument('--formats', nargs='+', default=list(FORMATS), choices=list(FORMATS))
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
+    if args.what == 'int8':
+        int8()
+        return
     print(f'torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n')
     print('| model | filters | format | difference | fourier | nodes | stem | seconds | time, batch 1 | batch 32 | '
           'other sizes |\n' + '|---' * 11 + '|')
