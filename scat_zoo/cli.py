@@ -93,7 +93,8 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=_natural, default=Training.seed)
     parser.add_argument('--workers', type=_natural, default=Training.workers, help='processes that load images')
     _add_device(parser)
-    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL)')
+    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/MODEL, '
+                                                            'and -DATA for images of yours)')
     parser.add_argument('--resume', action='store_true', help='continue the run in --output')
 
 
@@ -156,8 +157,8 @@ def _add_gradients(group: argparse._ArgumentGroup) -> None:
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
-    parser.description = ('Print the likeliest classes of each image. What cannot be read costs only itself: its error '
-                          'is printed, the others go on, and the exit code is 2.')
+    parser.description = ('Print the likeliest classes of each image. A file that cannot be read costs only itself: '
+                          'its error is printed, the others go on, and the exit code is 2.')
     parser.set_defaults(command=_predict)
     parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
                         help='such as scat_linear.fashion_mnist, or the folder of a run or a checkpoint')

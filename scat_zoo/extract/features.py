@@ -87,7 +87,7 @@ class FeatureExtractor:
             torch.manual_seed(0)
             self.model: Any = checkpoint.open_model(model, model_kwargs or {}).to(device)
         self.name, self.kwargs, self.device = model, model_kwargs or {}, torch.device(device)
-        self.has_weights = Path(model).is_dir() or model in shipped.names()
+        self.has_weights = checkpoint.has_weights(model)
         self.level, self.pool = self._level(level), pool
         if self.level in ENDS:
             if pool is not None:

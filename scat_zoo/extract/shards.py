@@ -160,21 +160,26 @@ class FeatureFolder:
         return index
 
 
-def load(folder: Union[str, Path], shards: Optional[Sequence[int]] = None) -> Features:
+def load(folder: Union[str, Path], shards: Union[int, Sequence[int], None] = None) -> Features:
     """All rows of a folder of `scat-zoo extract`, or those of some of its files, in memory.
 
     Args:
-        shards: numbers of the files.
+        shards: numbers of the files, or one.
 
     Raises:
-        ValueError: in one sentence, if the folder is not complete, or a file is not what was written.
+        ValueError: in one sentence, if the folder is not complete, there is no such file, or one is not what was
+            written.
     """
     folder = Path(folder)
     if not (folder / INDEX).is_file():
         raise ValueError(f'no {INDEX} in {brief(folder)}: `scat-zoo extract` writes it once all features are there, '
                          'and goes on by the same command')
     index = read_json(folder / INDEX)
-    entries = index['shards'] if shards is None else [index['shards'][number] for number in shards]
+    known = index['shards']
+    numbers = list(range(len(known)) if shards is None else [shards] if isinstance(shards, int) else shards)
+    if any(number not in range(len(known)) for number in numbers):
+        raise ValueError(f'{brief(folder)} has the files 0 to {len(known) - 1}, got shards={brief(numbers, 60)}')
+    entries = [known[number] for number in numbers]
     rows = sum(entry['rows'] for entry in entries)
     dtype = {'F32': torch.float32, 'F16': torch.float16}[index['dtype']]
     features = torch.empty(rows, *index['shape'], dtype=dtype)

@@ -145,7 +145,10 @@ def _recipe(network: str, arguments: Dict[str, Any],
     log_floor = geometry.number('log_floor', arguments.pop('log_floor', 0.1), 0, sys.float_info.max,
                                 '0, for no logarithm, or positive')
     cfg = network_cfg(network)
-    stem['in_chans'] = arguments.setdefault('in_chans', cfg['input_size'][0])
+    stem['in_chans'] = geometry.integer('in_chans', arguments.get('in_chans', cfg['input_size'][0]), least=1)
+    arguments['in_chans'] = stem['in_chans']
+    if 'num_classes' in arguments:
+        arguments['num_classes'] = geometry.integer('num_classes', arguments['num_classes'], least=0)
     own_size: Tuple[int, int] = tuple(cfg['input_size'][1:])
     size = arguments.pop('img_size', None) or own_size
     if cfg['fixed_input_size']:
@@ -177,10 +180,16 @@ def network_cfg(network: str, /, **source: Any) -> Dict[str, Any]:
     """timm's cfg of a network.
 
     Raises:
-        ValueError: if there is no such network.
+        ValueError: if there is no such network, or no such tag of it.
+        TypeError: if it is no name.
     """
+    if not isinstance(network, str):
+        raise TypeError(f'network must be a name of timm, got {brief(repr(network), 60)}')
     if ':' not in network and not timm.is_model(network):
         raise ValueError(f'timm has no network {brief(network, 60)}; {nearest(network, timm.list_models())}')
+    tags = [] if ':' in network else timm.list_pretrained(f'{network.split(".")[0]}.*')
+    if '.' in network and ':' not in network and network not in tags:
+        raise ValueError(f'timm has no weights {brief(network, 60)}; {nearest(network, tags)}')
     cfg = None if source or ':' in network else timm.get_pretrained_cfg(network)
     return on_meta(network, **source).pretrained_cfg if cfg is None else cfg.to_dict()
 

@@ -133,8 +133,14 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
     return model
 
 
+def has_weights(name: str) -> bool:
+    """Whether what `open_model` opens by this name has learned weights, or else random ones."""
+    return Path(name).is_dir() or name in shipped.names()
+
+
 def no_model(name: str, known: Iterable[str]) -> ValueError:
     """What to raise for a name that is neither a checkpoint folder nor among the known."""
     what = 'has no weights' if timm.is_model(name) else 'is a file' if Path(name).is_file() else 'is not there'
-    return ValueError(f'{brief(name, 80)} {what}: expected the folder of a checkpoint or a run, or a name of '
+    names = 'a name with weights' if timm.is_model(name) else 'a name'
+    return ValueError(f'{brief(name, 80)} {what}: expected the folder of a checkpoint or a run, or {names} of '
                       f'`scat-zoo list`; {nearest(name, known)}')

@@ -2,6 +2,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import logging
 import time
 import warnings
@@ -18,18 +19,21 @@ from .data import Prepared, load
 from .run_folder import whole
 
 Run = Callable[[np.ndarray], np.ndarray]        # images (B, C, H, W) to logits
+CARD = 'scat_zoo'                               # the name of `card` among what else a file holds
+LARGE = 0.1                                     # difference beyond which 8 bits are warned of
 
 
 class Format(NamedTuple):
     """What a file of this kind needs, how it is written and how it is run; by the end of its name."""
     packages: Tuple[str, ...]
-    write: Callable[[nn.Module, Tensor, Path], None]
+    write: Callable[[nn.Module, Tensor, Path, Dict[str, Any]], None]
     open: Callable[[Path], Run]
 
 
 class Exported(NamedTuple):
     """What the file's model gives, beside that of torch.
 
+    random: whether the model had no weights.
     difference: the largest of any logit, as a part of the largest logit.
     seconds: of processor time for one image on one thread, torch's and the file's.
     accuracy: per cent right of the built-in test images, torch's and the file's, if these are the model's.
@@ -37,6 +41,7 @@ class Exported(NamedTuple):
     file: Path
     bytes: int
     image: Tuple[int, int, int]
+    random: bool
     difference: float
     seconds: Tuple[float, float]
     accuracy: Optional[Tuple[float, float]]
@@ -46,7 +51,8 @@ def export(model_or_checkpoint: str, file: Path, form: Optional[str] = None, kwa
            img_size: Union[int, Tuple[int, int], None] = None, int8: bool = False) -> Exported:
     """Write a model as a file, run that, and compare.
 
-    Its filters are constants in it. It takes any number of images, of one size.
+    Its filters are constants in it. It takes any number of images, of one size. How they are to be prepared, and the
+    names of the classes, are in the file too: see `card`.
 
     Args:
         model_or_checkpoint: the folder of a checkpoint or a run, or a name of `scat-zoo list`.
@@ -74,7 +80,7 @@ def export(model_or_checkpoint: str, file: Path, form: Optional[str] = None, kwa
     x = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
     with whole(file) as partial:
         with _quiet():
-            FORMATS[name].write(model, x, partial)
+            FORMATS[name].write(model, x, partial, card(model))
             if int8:
                 _quantise(partial)
             run = FORMATS[name].open(partial)
@@ -87,7 +93,16 @@ def export(model_or_checkpoint: str, file: Path, form: Optional[str] = None, kwa
                                f'{brief(file)} is not written')
         seconds = _seconds(model, run, x[:1])
         accuracy = _accuracy(model, run)
-    return Exported(file, size, image, difference, seconds, accuracy)
+    without = not checkpoint.has_weights(model_or_checkpoint)
+    return Exported(file, size, image, without, difference, seconds, accuracy)
+
+
+def card(model: Any) -> Dict[str, Any]:
+    """How a model wants its images, and what its logits stand for, in the words of timm's cfg."""
+    cfg = model.pretrained_cfg
+    kept = ('architecture', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode', 'label_names')
+    return {'input_size': [model.in_chans, *model.scattering.img_size],
+            **{name: cfg[name] for name in kept if cfg.get(name) is not None}}
 
 
 def _format(file: Path, form: Optional[str]) -> str:
@@ -113,9 +128,13 @@ def _quiet() -> Iterator[None]:
 
 # ---- formats ----
 
-def _write_onnx(model: nn.Module, x: Tensor, file: Path) -> None:
+def _write_onnx(model: nn.Module, x: Tensor, file: Path, about: Dict[str, Any]) -> None:
+    import onnx
     torch.onnx.export(model, (x,), file, dynamo=True, external_data=False, verbose=False, input_names=['images'],
                       output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('batch')},))
+    written = onnx.load(file)
+    onnx.helper.set_model_props(written, {CARD: json.dumps(about)})
+    onnx.save(written, file)
 
 
 def _open_onnx(file: Path) -> Run:
@@ -126,10 +145,10 @@ def _open_onnx(file: Path) -> Run:
     return lambda images: session.run(None, {'images': images})[0]
 
 
-def _write_pt2(model: nn.Module, x: Tensor, file: Path) -> None:
+def _write_pt2(model: nn.Module, x: Tensor, file: Path, about: Dict[str, Any]) -> None:
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
     with open(file, 'wb') as stream:
-        torch.export.save(program, stream)
+        torch.export.save(program, stream, extra_files={CARD: json.dumps(about)})
 
 
 def _open_pt2(file: Path) -> Run:
@@ -204,6 +223,11 @@ def report(exported: Exported) -> str:
              f'largest difference: {exported.difference:.1e} of the largest logit',
              f'one image on one thread: {files:.2f} ms of processor time, in torch {torchs:.2f} ms '
              f'(ratio {files / torchs:.2f})']
+    if exported.random:
+        lines.append('the model has no weights: its layers behind the scattering are random')
+    if exported.difference > LARGE:
+        lines.append('8 bits change this model a lot: compare its classes with torch on images of yours, or leave '
+                     '--int8 out')
     if exported.accuracy is not None:
         lines.append('built-in test images: {1:.2f} % right, in torch {0:.2f} %'.format(*exported.accuracy))
     return '\n'.join(lines)

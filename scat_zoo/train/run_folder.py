@@ -2,6 +2,7 @@
 """
 import contextlib
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -120,8 +121,16 @@ def read_json(file: Path) -> Any:
 
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """What to write in place of this file, which it becomes at the end of the block; nothing is left of half of it."""
+    """What to write in place of this file, which it becomes at the end of the block; nothing is left of half of it.
+
+    Raises:
+        OSError: at once, if there is something else than a file, or none can be written.
+    """
+    if file.exists() and not file.is_file():
+        raise FileExistsError(errno.EEXIST, 'there is something that is no file', str(file))
+    file = Path(os.path.realpath(file))             # a link stays, and what it points to is replaced
     partial = file.with_name(f'{file.name}.partial')
+    open(partial, 'wb').close()
     try:
         yield partial
     except BaseException:

@@ -1,6 +1,7 @@
 """ONNX files of torch's two exporters, run by onnxruntime."""
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import scat_zoo  # noqa: F401  (registers the models)
 from scat_zoo.cli import main
+from scat_zoo.train import data
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -29,6 +31,11 @@ def onnx_file(model, x, file, dynamo):
     return onnx.load(file).graph
 
 
+def nodes_of_scattering(graph):
+    return sum(any("'scattering'" in entry.value for entry in node.metadata_props if 'name_scopes' in entry.key)
+               for node in graph.node)
+
+
 @pytest.mark.parametrize('dynamo', [True, False])
 @pytest.mark.parametrize(('name', 'kind', 'size'), [
     ('scat_linear', 'fixed', (32, 32)), ('scat_mlp', 'morlet', (32, 32)), ('scat_resnet', 'pixelwise', (40, 33)),
@@ -38,9 +45,7 @@ def test_models(name, kind, size, dynamo, tmp_path):
     x = torch.randn(2, 3, *size)
     graph = onnx_file(model, x, tmp_path / 'model.onnx', dynamo)
     assert not {node.op_type for node in graph.node} & {'DFT', 'STFT', 'Loop', 'Scan', 'If'}
-    of_scattering = [node for node in graph.node if any("'scattering'" in entry.value for entry in node.metadata_props
-                                                       if 'name_scopes' in entry.key)]
-    assert not dynamo or 30 < len(of_scattering) <= LONGEST
+    assert not dynamo or 30 < nodes_of_scattering(graph) <= LONGEST
     session = onnxruntime.InferenceSession(tmp_path / 'model.onnx', providers=['CPUExecutionProvider'])
     for batch in (1, 2, 5):
         x = torch.randn(batch, 3, *size)
@@ -51,6 +56,34 @@ def test_models(name, kind, size, dynamo, tmp_path):
     for other in ((size[0] + 4, size[1]), (size[0], size[1] - 1), (2 * size[0], size[1] // 2)):
         with pytest.raises(Exception, match='dimensions'):
             session.run(None, {'x': np.zeros((2, 3, *other), np.float32)})
+
+
+def test_a_learned_low_pass_of_large_images_is_as_short(tmp_path):
+    model = timm.create_model('scat_resnet18', num_classes=10, **KINDS['pixelwise']).eval()
+    with torch.no_grad():
+        for hat in model.scattering.parameters():
+            hat.add_(1e-3 * torch.randn_like(hat))
+    graph = onnx_file(model, torch.randn(2, 3, 224, 224), tmp_path / 'model.onnx', True)
+    assert 30 < nodes_of_scattering(graph) <= LONGEST
+
+
+def test_the_page_says_how_to_use_a_file(tmp_path, monkeypatch, capsys):
+    """The example of docs/deploy.md gives the classes that `scat-zoo predict` gives."""
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', 'scat_tiny.fashion_mnist', '-o', 'model.onnx']) == 0
+    page, names = (Path(__file__).parents[2] / 'docs' / 'deploy.md').read_text(), {}
+    exec(re.search(r'```py\n(.*?)```', page, re.DOTALL)[1], names)
+    for i, (image, _) in enumerate(data.load('sample', val_fraction=0.).test):
+        if i < 20:
+            image.save(f'{i}.png')
+            capsys.readouterr()
+            assert main(['predict', 'scat_tiny.fashion_mnist', f'{i}.png', '--topk', '1']) == 0
+            assert names['classify'](f'{i}.png') in capsys.readouterr().out
+
+
+def test_int8_warns_where_it_changes_much(tmp_path, capsys):
+    assert main(['export', 'scat_tiny.fashion_mnist', '-o', str(tmp_path / 'model.onnx'), '--int8']) == 0
+    assert '8 bits change this model a lot' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('int8', [False, True])

@@ -34,6 +34,9 @@ def test_what_is_written_is_read_back(tmp_path):
     assert torch.equal(features, ROWS)
     assert paths == PATHS
     assert load(tmp_path / 'out', [2, 0]).paths == PATHS[2:] + PATHS[:2]
+    assert load(tmp_path / 'out', 0).paths == load(tmp_path / 'out', [0]).paths
+    with pytest.raises(ValueError, match=r'has the files 0 to \d, got shards=\[99\]'):
+        load(tmp_path / 'out', 99)
     assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == [
         *(f'features-0000{i}-of-00003.safetensors' for i in range(3)), 'index.json', 'settings.json']
 

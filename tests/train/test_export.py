@@ -1,4 +1,6 @@
 """`scat-zoo export`: files that give what the model gives. ONNX is tested among the clients."""
+import json
+import os
 import re
 
 import pytest
@@ -22,6 +24,29 @@ def test_exports_what_the_model_gives(tmp_path, capsys):
     torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=1e-3)
     with pytest.raises(Exception, match='28'):
         loaded(torch.randn(5, 1, 32, 28))
+
+
+def test_the_file_tells_how_to_use_it(tmp_path):
+    files = {'scat_zoo': ''}
+    torch.export.load(export.export('scat_tiny.fashion_mnist', tmp_path / 'model.pt2').file, extra_files=files)
+    about = json.loads(files['scat_zoo'])
+    assert about['input_size'] == [1, 28, 28]
+    assert about['label_names'][1] == 'Trouser'
+    assert set(about) >= {'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode'}
+
+
+def test_random_weights_are_told(tmp_path, capsys):
+    assert main(['export', 'scat_tiny', '-o', str(tmp_path / 'model.pt2')]) == 0
+    assert 'the model has no weights: its layers behind the scattering are random\n' in capsys.readouterr().out
+
+
+def test_what_is_no_file_is_left_alone(tmp_path, capsys):
+    os.mkfifo(tmp_path / 'pipe.pt2')
+    (tmp_path / 'model.pt2.partial').mkdir()
+    for name in ('pipe.pt2', 'model.pt2'):
+        assert main(['export', 'scat_tiny', '-o', str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.count('\n') == 1
+    assert (tmp_path / 'pipe.pt2').is_fifo()
 
 
 def test_image_size_and_keywords(tmp_path):

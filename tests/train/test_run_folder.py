@@ -4,6 +4,19 @@ import pytest
 from scat_zoo.train import run_folder
 
 
+def test_whole_follows_links_and_fails_at_once(tmp_path):
+    (tmp_path / 'link').symlink_to(tmp_path / 'target')
+    for content in 'ab':
+        with run_folder.whole(tmp_path / 'link') as partial:
+            partial.write_text(content)
+        assert (tmp_path / 'link').is_symlink()
+        assert (tmp_path / 'target').read_text() == content
+    (tmp_path / 'other.partial').mkdir()
+    for name in ('', 'other', 'absent/file'):
+        with pytest.raises(OSError, match=r'file|directory'), run_folder.whole(tmp_path / name):
+            pytest.fail('got to work')
+
+
 def settings(**changes):
     return {'model': 'scat_linear', 'data': 'a', 'root': 'None', 'fingerprint': 'f', 'input_size': (1, 28, 28),
             'training': {'epochs': 4, 'lr': 0.1}, **changes}

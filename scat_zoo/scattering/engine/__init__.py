@@ -64,15 +64,13 @@ def scattering2d(x: Tensor, filters: Filters, scales: List[int], max_order: int,
             plan = _plan(filters, scales, max_order, border)
             if exported.serves(x, plan.in_a_row(filters.phi, filters.psi)):
                 return exported.record(x, filters, plan, pre_pad)
-            height, width = upstream.sizes(x)[-2:]
-            x = x.unflatten(-1, [width]).unflatten(-2, [height])            # so that a trace refuses other sizes
+            x = exported.of_this_size(x)
     return transform.reference(x, filters, scales, max_order, pre_pad, border)
 
 
 def _plan(filters: Filters, scales: List[int], max_order: int, border: int) -> Plan:
-    M, N = filters.phi[0][0].shape
-    return Plan(M, N, filters.psi[0][0].shape[0] if max_order > 0 else 0, max_order, tuple(scales),
-                border)
+    M, N = upstream.sizes(filters.phi[0][0])
+    return Plan(M, N, upstream.sizes(filters.psi[0][0])[0] if max_order > 0 else 0, max_order, tuple(scales), border)
 
 
 def _plain_tensors(x: Tensor, filters: List[Tensor]) -> bool:

@@ -143,7 +143,18 @@ def record(x: Tensor, filters: Filters, plan: Plan, pre_pad: bool) -> List[Tenso
         lead = list(x.shape[:-2])
         same = Filters(*([[hat.to(dtype) for hat in levels] for levels in hats] for hats in filters))
         found = constants(same, plan, size, pre_pad)
-    return [_in_front(s, lead, shape).to(x.dtype) for s, shape in zip(scattering(x.to(dtype), found), shapes(plan))]
+    results = scattering(of_this_size(x).to(dtype), found)
+    return [_in_front(s, lead, shape).to(x.dtype) for s, shape in zip(results, shapes(plan))]
+
+
+def of_this_size(x: Tensor) -> Tensor:
+    """The same images, of which a trace refuses others than these, their number (the first axis) aside."""
+    if torch.jit.is_tracing() and not torch.onnx.is_in_onnx_export():       # ONNX knows the sizes of its inputs
+        shape = upstream.sizes(x)
+        x = x.permute(list(range(len(shape))))
+        for axis in range(1 if len(shape) > 2 else 0, len(shape)):
+            x = x.unflatten(axis, [shape[axis]])
+    return x
 
 
 def _in_front(s: Tensor, lead: List[int], shape: Tuple[int, int, int]) -> Tensor:
@@ -282,7 +293,13 @@ def scattering(x: Tensor, constants: Constants) -> List[Tensor]:
     # These products, of the image as it comes, are those that refuse another size.
     coefficients = torch.matmul(constants.rows, torch.matmul(x, constants.cols))
     known = [coefficients.reshape([-1, plan.M * plan.N]).t()]                   # by level of the maps
-    results = [[_low_of_images(x, known[0], low)] for low in constants.zeroth]  # of each scale
+    # What is folded at all levels is sampled at once, and images with the first order's maps of their size.
+    of_scales = [[low, *(level.lowpasses[i] for level in constants.levels[:plan.scales[i]])]
+                 for i, low in enumerate(constants.zeroth)]
+    together = [all(low.fold for low in lows) for lows in of_scales]
+    later = [all_fold and len(constants.levels) > 1 and plan.max_order > 1 for all_fold in together]
+    results = [[] if wait else [_low_of_images(x, known[0], low, all_fold)]
+               for low, wait, all_fold in zip(constants.zeroth, later, together)]
     for j, level in enumerate(constants.levels):
         u = _moduli(_beside([_folded(c, fold) for c, fold in zip(known, level.folds)]), level)
         sources = 1 + j * plan.L if plan.max_order > 1 else 1
@@ -290,14 +307,18 @@ def scattering(x: Tensor, constants: Constants) -> List[Tensor]:
         c = u
         if goes_on or any(low.fold for low in level.lowpasses):
             c = _coefficients(u, level.rows_back, level.cols_back, level.size)
-        for result, low in zip(results, level.lowpasses):
-            result.append(_low(u, c, low))
         if goes_on:
             # The order of a map is 1 if its source is the image, the first one.
             first = c if j == 0 else c.reshape([math.prod(level.size), plan.L, sources, -1])[:, :, 0].flatten(1)
             known = [_beside([known[0], first])] if j == 0 else [*known, first]
-    return [torch.cat(result, dim=2).reshape([h, w, paths, -1]).index_select(2, order)
-            for result, order, (paths, h, w) in zip(results, constants.orders, shapes(plan))]
+        for result, low, wait, all_fold in zip(results, level.lowpasses, later, together):
+            result.append(_low(u, known[0] if wait and j == 0 else c, low, all_fold))
+    found = []
+    for parts, low, all_fold, order, (paths, h, w) in zip(
+            results, constants.zeroth, together, constants.orders, shapes(plan)):
+        y = _sampled(_beside(parts), low) if all_fold else torch.cat(parts, dim=2)
+        found.append(y.reshape([h, w, paths, -1]).index_select(2, order))
+    return found
 
 
 def _beside(parts: List[Tensor]) -> Tensor:
@@ -332,10 +353,10 @@ def _moduli(coefficients: Tensor, level: Level) -> Tensor:
     return torch.sqrt(torch.addmm(level.tiny, level.planes, squares))
 
 
-def _low_of_images(x: Tensor, coefficients: Tensor, low: LowPass) -> Tensor:
-    """Images (..., H, W) with these coefficients to (h, w, B)."""
+def _low_of_images(x: Tensor, coefficients: Tensor, low: LowPass, only_fold: bool) -> Tensor:
+    """Images (..., H, W) with these coefficients, as `_low` of maps."""
     if low.fold:
-        return _low(x, coefficients, low)
+        return _low(x, coefficients, low, only_fold)
     if low.whole:
         y = torch.matmul(x.flatten(-2), low.whole[0])
     else:
@@ -343,11 +364,18 @@ def _low_of_images(x: Tensor, coefficients: Tensor, low: LowPass) -> Tensor:
     return y.reshape([-1, math.prod(low.size)]).t().reshape([*low.size, -1])
 
 
-def _low(maps: Tensor, coefficients: Tensor, low: LowPass) -> Tensor:
-    """Maps (m, n, B), in whatever axes, with these coefficients to (h, w, B)."""
+def _low(maps: Tensor, coefficients: Tensor, low: LowPass, only_fold: bool) -> Tensor:
+    """Maps (m, n, B), in whatever axes, with these coefficients to (h, w, B), or to what `_sampled` takes."""
     h, w = low.size
     if low.whole:
         return _along(maps, low.whole, []).reshape([h, w, -1])
     if low.fold:
         maps = _folded(coefficients, low.fold[0])
-    return _along(_along(maps, low.rows, []), low.cols, [h])
+        if only_fold:
+            return maps
+    return _sampled(maps, low)
+
+
+def _sampled(maps: Tensor, low: LowPass) -> Tensor:
+    """Maps (m, n, B), or what a low-pass has folded, to (h, w, B)."""
+    return _along(_along(maps, low.rows, []), low.cols, [low.size[0]])

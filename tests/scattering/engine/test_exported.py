@@ -112,6 +112,46 @@ def test_trace_refuses_other_sizes(kind, max_order):
 
 
 @pytest.mark.filterwarnings('ignore:.*is deprecated:FutureWarning', 'ignore:.*is deprecated:DeprecationWarning')
+@pytest.mark.parametrize('parameters', [False, True])
+def test_trace_refuses_other_axes(parameters):
+    """Channels or further axes would else be taken for images, or the reverse."""
+    stem = stem_of('pixelwise', in_chans=3).train(parameters)
+    traced = torch.jit.trace(stem, torch.randn(2, 3, 32, 32))
+    assert traced(torch.randn(5, 3, 32, 32)).shape == (5, 75, 8, 8)
+    for shape in ((3, 1, 32, 32), (1, 6, 32, 32), (3, 32, 32), (6, 32, 32), (32, 32), (2, 1, 3, 32, 32)):
+        with pytest.raises(RuntimeError):
+            traced(torch.randn(shape))
+    S = ScatteringTorch2D(2, (16, 20), L=2)
+    traced = torch.jit.trace(S, torch.randn(3, 16, 20))
+    assert traced(torch.randn(4, 16, 20)).shape == (4, 9, 4, 5)
+    for shape in ((2, 3, 16, 20), (16, 20)):
+        with pytest.raises(RuntimeError):
+            traced(torch.randn(shape))
+
+
+@pytest.mark.filterwarnings('ignore:.*is deprecated:FutureWarning', 'ignore:.*is deprecated:DeprecationWarning')
+def test_trace_is_as_exact_as_the_transform():
+    """Sizes in a trace are tensors, of which torch computes in float32."""
+    stem = stem_of('fixed', 2, 4, 2, (96, 80), dtype=torch.float64)
+    x = torch.randn(2, 2, 96, 80, dtype=torch.float64)
+    torch.testing.assert_close(torch.jit.trace(stem, x)(x), stem(x), rtol=0, atol=1e-13)
+
+
+def test_low_passes_of_which_one_is_separable():
+    stem = stem_of('pixelwise', 3, 2, 2, (48, 41), 1, scales=(3, 2), dtype=torch.float64)
+    filters = stem.filters()
+    analytic = ScatteringStem(3, 2, 2, 1, (48, 41), scales=(3, 2), dtype=torch.float64).filters()
+    M, N = filters.phi[0][0].shape
+    plan = Plan(M, N, 2, 2, (3, 2))
+    x = torch.randn(3, 48, 41, dtype=torch.float64)
+    for scale, level in ((0, 0), (0, 1), (1, 1)):
+        filters.phi[scale][level] = analytic.phi[scale][level]
+        found = exported.scattering(x, exported.constants(filters, plan, (48, 41), padded=False))
+        for mine, plain in zip(found, transform.reference(x, filters, [3, 2], 2)):
+            torch.testing.assert_close(mine.permute(3, 2, 0, 1), plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings('ignore:.*is deprecated:FutureWarning', 'ignore:.*is deprecated:DeprecationWarning')
 def test_trace_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter('error', torch.jit.TracerWarning)
