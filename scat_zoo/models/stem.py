@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..scattering import engine, frame, geometry, morlet, parametric
+from ..scattering import rotation as rotations
 from ..scattering import scales as several
 from ..scattering.banks import Bank, FixedBank, PixelwiseBank
 from ..scattering.filters import Filters, copied
@@ -36,6 +37,9 @@ class ScatteringStem(AllOrNothing):
         scales: log-2 of the scales to low-pass at, J among them; J alone unless given. A path of scale s, whose
             wavelets are j < s, has a grid 2^(J - s) times as fine, and so 4^(J - s) channels a colour. Channels are
             by order, then scale (descending), path, dy, dx (see `Channel`) and colour.
+        rotation: 'average' to average over the turns, by pi / L, of all wavelets of a path together: L times fewer
+            channels, which change little when an image is turned, and turn exactly with it by 90 degrees if L is even.
+            Where orientation tells classes apart, that is lost. See `scattering.rotation`.
         options: of the parametrization. `init`: 'tight_frame' (the fixed filters) or 'random'; random filters that are
             not learnable are frozen. And of 'morlet' and 'equivariant': `nonexpansive`, to divide the filters so that
             coefficients are never further apart than the padded images, however they are trained (see
@@ -54,13 +58,15 @@ class ScatteringStem(AllOrNothing):
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
                  parametrization: str = 'pixelwise', scales: Optional[Sequence[int]] = None,
-                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None, **options: Any) -> None:
+                 rotation: Optional[str] = None, device: Optional[torch.device] = None,
+                 dtype: Optional[torch.dtype] = None, **options: Any) -> None:
         super().__init__()
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
             raise TypeError(f'the stem has no keyword {brief(unknown[0], 60)}; {nearest(unknown[0], self.keywords())}')
         J, L, max_order = geometry.check(J, L, max_order)
         self.scales = geometry.check_scales(scales, J)
+        self.rotation = geometry.check_rotation(rotation)
         changed = parametric.check(parametrization, options, learnable=learnable, frozen_filters=frozen_filters)
         self.J, self.L, self.max_order = J, L, max_order
         self.in_chans = geometry.integer('in_chans', in_chans, least=1)
@@ -98,13 +104,15 @@ class ScatteringStem(AllOrNothing):
     @property
     def paths(self) -> List[geometry.Path]:
         """The path of each group of `in_chans` output channels; with several scales, `channels` tells them apart."""
-        return [group.path for group in several.groups(self.scales, self.L, self.max_order)]
+        return [group.path for group in self._groups()]
 
     @property
     def channels(self) -> List[Channel]:
         """What each output channel is."""
-        return [Channel(*path, colour, *place) for path, *place in several.groups(self.scales, self.L, self.max_order)
-                for colour in range(self.in_chans)]
+        return [Channel(*path, colour, *place) for path, *place in self._groups() for colour in range(self.in_chans)]
+
+    def _groups(self) -> List[several.Group]:
+        return several.groups(self.scales, self.L, self.max_order, self.rotation)
 
     def order_channels(self) -> List[int]:
         """Number of output channels of each order that has any."""
@@ -194,7 +202,7 @@ class ScatteringStem(AllOrNothing):
     def forward(self, x: Tensor) -> Tensor:
         x = checked(x, self.in_chans)
         filters = self.bank(x) if torch.jit.is_scripting() else engine.known(self.bank, x)
-        return scattering_map(x, filters, self.scales, self.L, self.max_order)
+        return scattering_map(x, filters, self.scales, self.L, self.max_order, self.rotation)
 
     def _bank(self, parametrization: str, learnable: bool, device: Optional[torch.device],
               dtype: Optional[torch.dtype], **options: Any) -> Bank:
@@ -240,6 +248,8 @@ class ScatteringStem(AllOrNothing):
         if mode != 'fixed':
             mode += f', parametrization={self.parametrization}'
         scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
+        if self.rotation is not None:
+            scales += f', rotation={self.rotation}'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}{scales}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 
@@ -264,12 +274,20 @@ def checked(x: Tensor, in_chans: int) -> Tensor:
 
 
 @torch.fx.wrap
-def scattering_map(x: Tensor, filters: Filters, scales: List[int], L: int, max_order: int) -> Tensor:
+def scattering_map(x: Tensor, filters: Filters, scales: List[int], L: int, max_order: int,
+                   rotation: Optional[str] = None) -> Tensor:
     """(B, C, H, W) -> (B, maps * C, h, w)."""
     of_filters = filters.phi[0][0].dtype
     if (x.dtype == torch.float64) != (of_filters == torch.float64) and (
             x.dtype == torch.float64 or x.dtype == torch.float32):
         raise TypeError(f'images are {x.dtype}, filters {of_filters}: convert the images, x.float() or x.double(), or '
                         'the model')
-    coefficients = engine.scattering2d(x.contiguous(), filters, scales, max_order)
-    return several.path_major(coefficients, scales, L, max_order).flatten(1, 2)
+    if rotation is None:
+        coefficients = engine.scattering2d(x.contiguous(), filters, scales, max_order)
+    else:
+        J, dtype, finest = scales[0], x.dtype, filters.phi[0][0]
+        x = rotations.centred(x, finest.shape[0], finest.shape[1])
+        everywhere = engine.scattering2d(x.contiguous(), filters, scales, max_order, True, 0)
+        coefficients = [rotations.average(rotations.cells(s, 1 << (J - scale)), scale, L, max_order).to(dtype)
+                        for s, scale in zip(everywhere, scales)]
+    return several.path_major(coefficients, scales, L, max_order, rotation).flatten(1, 2)

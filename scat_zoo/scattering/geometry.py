@@ -8,10 +8,14 @@ from ..wording import brief
 
 LARGEST = 1 << 31           # pixels a side, beyond what there is memory for
 BOUNDARIES = ('reflect', 'periodic')
+ROTATIONS = (None, 'average')
 
 
 class Path(NamedTuple):
-    """One scattering path: its order, and scale and orientation index of each wavelet on it (None past its order)."""
+    """One scattering path: its order, and scale and orientation index of each wavelet on it (None past its order).
+
+    Of an average over rotations theta1 is None, and theta2 counts from it: theta2 - theta1 modulo L.
+    """
     order: int
     j1: Optional[int] = None
     theta1: Optional[int] = None
@@ -51,9 +55,17 @@ def output_size(height: int, width: int, J: int) -> Tuple[int, int]:
     return height >> J, width >> J
 
 
-def paths(J: int, L: int, max_order: int) -> List[Path]:
-    """All paths up to max_order, in the order of the output's path axis: by order, j1, theta1, j2, theta2."""
+def paths(J: int, L: int, max_order: int, rotation: Optional[str] = None) -> List[Path]:
+    """All paths up to max_order, in the order of the output's path axis: by order, j1, theta1, j2, theta2.
+
+    Args:
+        rotation: 'average' for those that are left of an average over rotations.
+    """
     table = [Path(0)]
+    if rotation is not None:
+        table += [Path(1, j1) for j1 in range(J if max_order >= 1 else 0)]
+        return table + [Path(2, j1, None, j2, turn) for j1 in range(J if max_order >= 2 else 0)
+                        for j2 in range(j1 + 1, J) for turn in range(L)]
     if max_order >= 1:
         table += [Path(1, j1, t1) for j1 in range(J) for t1 in range(L)]
     if max_order >= 2:
@@ -62,9 +74,17 @@ def paths(J: int, L: int, max_order: int) -> List[Path]:
     return table
 
 
-def order_counts(J: int, L: int, max_order: int) -> List[int]:
+def averaged(path: Path, L: int) -> Path:
+    """The path that an average over rotations makes of this one."""
+    if path.theta1 is None:
+        return path
+    return path._replace(theta1=None, theta2=None if path.theta2 is None else (path.theta2 - path.theta1) % L)
+
+
+def order_counts(J: int, L: int, max_order: int, rotation: Optional[str] = None) -> List[int]:
     """Number of paths of each order up to max_order."""
-    return [1, J * L, J * (J - 1) // 2 * L * L][:max_order + 1]
+    turns = 1 if rotation is None else L                # paths that become one
+    return [1, J * L // turns, J * (J - 1) // 2 * L * L // turns][:max_order + 1]
 
 
 def levels(scales: List[int], max_order: int) -> Tuple[List[int], List[int]]:
@@ -186,6 +206,17 @@ def check_boundary(boundary: str, height: int, width: int, J: int) -> int:
         raise ValueError(f"boundary='periodic' needs sides that are multiples of 2^J = {1 << J}, "
                          f'got {height} x {width}')
     return 0
+
+
+def check_rotation(rotation: Any) -> Optional[str]:
+    """None or 'average'.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not (rotation is None or (isinstance(rotation, str) and rotation in ROTATIONS)):
+        raise ValueError(f"rotation must be 'average' or None, got {brief(repr(rotation), 60)}")
+    return rotation
 
 
 def check_scales(scales: Optional[Sequence[int]], J: int) -> List[int]:

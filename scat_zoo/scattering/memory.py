@@ -1,5 +1,5 @@
 """What is kept between calls, to give it back."""
-from . import banks
+from . import banks, rotation
 from .engine import run
 
 
@@ -12,3 +12,4 @@ def empty_cache() -> None:
     """
     run.empty_cache()
     banks.cached_filter_bank.cache_clear()
+    rotation.kept.cache_clear()
