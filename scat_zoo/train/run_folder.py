@@ -2,7 +2,6 @@
 """
 import contextlib
 import csv
-import errno
 import json
 import os
 from pathlib import Path
@@ -127,7 +126,7 @@ def whole(file: Path) -> Iterator[Path]:
         OSError: at once, if there is something else than a file, or none can be written.
     """
     if file.exists() and not file.is_file():
-        raise FileExistsError(errno.EEXIST, 'there is something that is no file', str(file))
+        raise FileExistsError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
     file = Path(os.path.realpath(file))             # a link stays, and what it points to is replaced
     partial = file.with_name(f'{file.name}.partial')
     open(partial, 'wb').close()
