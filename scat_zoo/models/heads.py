@@ -148,13 +148,28 @@ def _averages(cells: int, side: int, like: Tensor) -> Tensor:
     return ((sample >= first) & (sample < stop)).to(like.dtype) / (stop - first).to(like.dtype)
 
 
+class MeanStdPool(nn.Module):
+    """Mean and standard deviation of each map: (B, C, h, w) -> (B, 2 C), means first."""
+    pool_type = 'avgstd'
+
+    def feat_mult(self) -> int:
+        return 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean([2, 3], keepdim=True)
+        variance = (x - mean).square().mean([2, 3])
+        # Of a map that is the same everywhere the root has no derivative: there it is next to 0, and passes none.
+        return torch.cat([mean.flatten(1), variance.clamp(min=1e-8).sqrt()], dim=1)
+
+
 class ScatteringHead(nn.Module):
-    """Pooling, a hidden layer if wanted, dropout, linear classifier; timm's heads with the pool type 'flat' besides.
+    """Pooling, a hidden layer if wanted, dropout, linear classifier; timm's heads with the pool types 'flat' and 'avgstd' besides.
 
     Args:
         in_features: channels of the feature map.
         num_classes: 0 for no classifier.
-        pool_type: 'flat', or one of timm's ('avg', 'max', 'avgmax', 'catavgmax', ...), or '' for none.
+        pool_type: 'flat', 'avgstd' (mean and standard deviation), or one of timm's ('avg', 'max', 'avgmax',
+            'catavgmax', ...), or '' for none.
         grid: (rows, columns) that 'flat' pools to.
         hidden_size: width of a hidden layer with GELU, 0 for none. Without pooling there is none.
         drop_rate: dropout before the hidden layer and before the classifier.
@@ -173,7 +188,9 @@ class ScatteringHead(nn.Module):
 
     def _pool(self, in_features: int, pool_type: str) -> None:
         if pool_type == 'flat':
-            self.global_pool: Union[FlatPool, SelectAdaptivePool2d] = FlatPool(self.grid)
+            self.global_pool: Union[FlatPool, MeanStdPool, SelectAdaptivePool2d] = FlatPool(self.grid)
+        elif pool_type == MeanStdPool.pool_type:
+            self.global_pool = MeanStdPool()
         else:
             self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
         self.pooled_features = in_features * self.global_pool.feat_mult()

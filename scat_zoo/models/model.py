@@ -113,7 +113,7 @@ class ScatteringModel(Freezing):
 
         Args:
             feature_info: timm's, of each level.
-            global_pool: 'flat', one of timm's pool types, or '' for none.
+            global_pool: 'flat', 'avgstd', one of timm's pool types, or '' for none.
             hidden_size: width of a hidden layer before the classifier, 0 for none.
         """
         self.feature_info, self.num_levels = feature_info, len(feature_info)

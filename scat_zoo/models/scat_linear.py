@@ -24,7 +24,8 @@ class ScatLinear(ScatteringModel):
 
     Args:
         num_classes: number of classes, 0 for features.
-        global_pool: 'flat' (flatten the feature map), timm's pool types, or '' for none.
+        global_pool: 'flat' (flatten the feature map), 'avgstd' (mean and standard deviation of each map), timm's pool
+            types, or '' for none.
         head_hidden_size: width of a hidden layer before the classifier, 0 for none.
         kwargs: of `ScatteringModel` and `ScatteringStem`.
     """

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from scat_zoo.models.heads import FlatPool, ScatteringHead, ScatteringNorm, log_compression
+from scat_zoo.models.heads import FlatPool, MeanStdPool, ScatteringHead, ScatteringNorm, log_compression
 
 
 def test_order_norms_put_one_order_behind_the_other():
@@ -45,13 +45,23 @@ def test_flat_pool_is_flatten_at_its_own_grid():
     assert FlatPool((8, 8))(x).shape == (2, 192)
 
 
-@pytest.mark.parametrize(('pool', 'width'), [('flat', 48), ('avg', 3), ('max', 3), ('catavgmax', 6)])
+@pytest.mark.parametrize(('pool', 'width'), [('flat', 48), ('avg', 3), ('max', 3), ('catavgmax', 6), ('avgstd', 6)])
 def test_head_width(pool, width):
     head = ScatteringHead(3, 7, pool, grid=(4, 4))
     x = torch.randn(2, 3, 4, 4)
     assert head.num_features == width
     assert head(x, pre_logits=True).shape == (2, width)
     assert head(x).shape == (2, 7)
+
+
+def test_mean_and_deviation():
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    expected = torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], 1)
+    torch.testing.assert_close(MeanStdPool()(x), expected)
+    assert torch.autograd.gradcheck(MeanStdPool(), (x,))
+    flat = torch.ones(1, 1, 2, 2, requires_grad=True)
+    MeanStdPool()(flat).sum().backward()
+    assert torch.equal(flat.grad, torch.full_like(flat, 0.25))          # of the mean alone
 
 
 def test_an_unknown_pool_is_refused():
