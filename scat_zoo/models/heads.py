@@ -163,7 +163,7 @@ class MeanStdPool(nn.Module):
 
 
 class ScatteringHead(nn.Module):
-    """Pooling, a hidden layer if wanted, dropout, linear classifier; timm's heads with the pool types 'flat' and 'avgstd' besides.
+    """Pooling, a hidden layer if wanted, dropout, linear classifier; timm's heads, with two more pool types.
 
     Args:
         in_features: channels of the feature map.

@@ -35,8 +35,8 @@ class ScatResNet(ScatteringModel):
         block: 'basic', of two 3x3 convolutions, or 'separable', a depthwise 3x3 and a 1x1 convolution.
         reduce_size: side of the kernel of the convolution before the stages.
         output_stride: the largest stride of a feature map: stages beyond it are dilated instead.
-        global_pool: one of timm's pool types, '' for none, 'flat' (average pooling to `pool_grid`, then flatten), or 'avgstd'
-            (mean and standard deviation).
+        global_pool: one of timm's pool types, '' for none, 'flat' (average pooling to `pool_grid`, then flatten),
+            or 'avgstd' (mean and standard deviation).
         pool_grid: (rows, columns).
         drop_path_rate: stochastic depth of the last block; the first has none.
         kwargs: of `ScatteringModel` and `ScatteringStem`.
