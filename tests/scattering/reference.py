@@ -1,6 +1,7 @@
 """What to compare with: kymatio 0.3.0's transform, whose filters take seconds and are built once, and the plain way."""
 import copy
 import functools
+import types
 
 import torch
 from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D as Kymatio
@@ -85,3 +86,16 @@ def both_ways(x, filters, J, max_order, gradients_to):
         loss = (s * torch.randn(s.shape, generator=generator, dtype=s.dtype)).sum()
         results.append((s, torch.autograd.grad(loss, gradients_to) if gradients_to else ()))
     return results
+
+
+def counted(way, calls, serves=None):
+    """A device's way, or as much of it as `serves` says, that appends to `calls` what of it is called."""
+    def forward(*args):
+        calls.append('forward')
+        return way.forward(*args)
+
+    def backward(*args):
+        calls.append('backward')
+        return way.backward(*args)
+
+    return types.SimpleNamespace(serves=serves or way.serves, forward=forward, backward=backward)

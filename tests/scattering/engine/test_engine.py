@@ -13,7 +13,7 @@ from scat_zoo.scattering.engine import autograd, cascade, devices, matrices, pro
 from scat_zoo.scattering.engine.plan import Plan
 from scat_zoo.scattering.filters import Filters
 from scat_zoo.scattering.parametric import KINDS
-from tests.scattering.reference import bank, both_ways, images, perturb
+from tests.scattering.reference import bank, both_ways, counted, images, perturb
 
 # One and two products on an axis; an odd size after the last fold; rows unlike columns; 2^J the size.
 CASES = [((32, 32), 2, 8), ((28, 28), 2, 8), ((33, 47), 3, 6), ((16, 16), 4, 4), ((64, 48), 4, 8), ((100, 230), 1, 3),
@@ -204,27 +204,9 @@ def test_the_engine_can_be_switched_off():
 def test_a_device_is_a_module_and_a_line(monkeypatch):
     """Of which the rest knows nothing: autograd, the operator and the plain way work as they are."""
     calls = []
-
-    class Meter:
-        """The CPU's way, watched."""
-
-        @staticmethod
-        def serves(x, filters):
-            return len(x) < 3
-
-        @staticmethod
-        def forward(*args):
-            calls.append('forward')
-            return run.forward(*args)
-
-        @staticmethod
-        def backward(*args):
-            calls.append('backward')
-            return run.backward(*args)
-
     S, x = ScatteringTorch2D(2, (16, 16), learnable=True), images((16, 16), 2).float()
     expected = torch.autograd.grad(S(x).square().sum(), list(S.parameters()))
-    monkeypatch.setitem(devices.DEVICES, 'cpu', Meter)
+    monkeypatch.setitem(devices.DEVICES, 'cpu', counted(run, calls, lambda x, filters: len(x) < 3))
     for way in (S, torch.compile(S, backend='aot_eager')):
         grads = torch.autograd.grad(way(x).square().sum(), list(S.parameters()))
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * b.abs().max()) for a, b in zip(grads, expected))

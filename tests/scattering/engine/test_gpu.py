@@ -10,7 +10,7 @@ from scat_zoo import ScatteringTorch2D
 from scat_zoo.scattering import geometry, transform
 from scat_zoo.scattering.engine import autograd, devices, gpu
 from scat_zoo.scattering.engine.plan import Plan
-from tests.scattering.reference import bank, images
+from tests.scattering.reference import bank, counted, images
 
 pytest.importorskip('triton', reason='comes with torch for NVIDIA alone')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -29,21 +29,7 @@ def interpreted(monkeypatch):
 def instead(monkeypatch):
     """On this device, whichever it is; and what of it was called."""
     calls = []
-
-    class Counted:
-        serves = staticmethod(gpu.serves)
-
-        @staticmethod
-        def forward(*args):
-            calls.append('forward')
-            return gpu.forward(*args)
-
-        @staticmethod
-        def backward(*args):
-            calls.append('backward')
-            return gpu.backward(*args)
-
-    monkeypatch.setitem(devices.DEVICES, DEVICE, Counted)
+    monkeypatch.setitem(devices.DEVICES, DEVICE, counted(gpu, calls))
     return calls
 
 
