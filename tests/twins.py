@@ -1,5 +1,4 @@
 """Twins of the zoo's models with other defaults, for timm's own test file: that builds every model by its defaults."""
-import dataclasses
 import sys
 
 import timm
@@ -19,15 +18,11 @@ def register(module, **variants):
     module = sys.modules[module]
     twins = [(model, f'{model}_{variant}', kwargs)
              for model in timm.list_models('scat_*') for variant, kwargs in variants.items()]
-    module.default_cfgs = generate_default_cfgs({name: _cfg(model, **kwargs) for model, name, kwargs in twins})
+    # Of the model's own size, which the twin changes as any user may.
+    module.default_cfgs = generate_default_cfgs({name: timm.get_pretrained_cfg(model) for model, name, _ in twins})
     module.checkpoint_filter_fn = checkpoint_filter_fn              # timm's tests look for both there
     for model, name, kwargs in twins:
         setattr(module, name, register_model(_entrypoint(module, model, name, kwargs)))
-
-
-def _cfg(model, img_size=None, **_):
-    cfg = timm.get_pretrained_cfg(model)
-    return dataclasses.replace(cfg, input_size=(3, img_size, img_size) if img_size else cfg.input_size)
 
 
 def _entrypoint(module, model, name, defaults):
