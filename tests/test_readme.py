@@ -56,4 +56,4 @@ def test_a_newcomer_gets_through_it():
     assert len(first_screen.splitlines()) < 50
     places = [first_screen.index(part) for part in ('# scat_zoo', '![', '## Install', 'pip install', 'scat-zoo train')]
     assert places == sorted(places)                     # what it is, what it looks like, how to install and to run it
-    assert README.count('![') == 1
+    assert README.count('![') == 2
