@@ -11,6 +11,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Tuple
 COMMANDS = {
     'train': 'train a model on images',
     'predict': 'classify images with a checkpoint, or shipped weights',
+    'explain': 'show what speaks for a class in an image',
     'test': 'test a checkpoint, or weights that come with the package',
     'extract': 'write features of any number of images',
     'export': 'write a model as a file that runs without this package',

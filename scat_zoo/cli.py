@@ -24,7 +24,7 @@ from . import __version__
 from .extract import FeatureExtractor, sources
 from .extract import job as extraction
 from .extract.features import DTYPES, POOLS
-from .train import export, filters, job, metrics, predict, study
+from .train import explain, export, filters, job, metrics, predict, study
 from .train.augment import NAMES as AUGMENTATIONS
 from .train.choices import HELD_OUT, VALIDATED
 from .train.job import Job
@@ -170,6 +170,21 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = ('Draw what speaks for a class in an image: which sizes and directions of detail, as discs, '
+                          'and where it lies; print the strongest in words. Angles are those of stripes, 0 if they '
+                          'lie, 90 if they stand; strong and weak, more and less than in the average training '
+                          'image.')
+    parser.set_defaults(command=_explain)
+    parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
+                        help='such as scat_linear.fashion_mnist, or the folder of a run or a checkpoint')
+    parser.add_argument('image', type=Path, metavar='IMAGE')
+    parser.add_argument('--class', dest='asked', metavar='NAME', help='what speaks for this class (default: the '
+                                                                      'likeliest)')
+    parser.add_argument('-o', '--output', type=_file, default='explain.png', metavar='PNG',
+                        help='the picture (default: explain.png)')
+
+
 def _test_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_test)
     parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT', help='such as scat_linear.fashion_mnist, or a folder')
@@ -243,8 +258,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('args', nargs=argparse.REMAINDER, metavar='ARGS', help='its arguments')
 
 
-OPTIONS = {'train': _train_options, 'predict': _predict_options, 'test': _test_options, 'extract': _extract_options,
-           'export': _export_options, 'filters': _filters_options, 'list': _list_options, 'run': _run_options}
+OPTIONS = {'train': _train_options, 'predict': _predict_options, 'explain': _explain_options, 'test': _test_options,
+           'extract': _extract_options, 'export': _export_options, 'filters': _filters_options, 'list': _list_options,
+           'run': _run_options}
 
 
 def _add_keywords(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -308,6 +324,10 @@ def _train_recipe(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     predict.show(args.model, args.paths, args.topk, args.device, args.csv)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    explain.show(args.model, args.image, args.output, args.asked)
 
 
 def _test(args: argparse.Namespace) -> None:

@@ -138,7 +138,7 @@ def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavele
 
 
 def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths: Sequence[geometry.Path], order: int,
-              limit: Optional[float] = None) -> Any:
+              limit: Optional[float] = None, signed: bool = False) -> Any:
     """Draw the coefficients of one order as a disc in the frequency plane (the display of Bruna and Mallat, 2013).
 
     The direction from the centre is that of the wave vector as it lies in the image, rows downwards: `orientation`
@@ -148,12 +148,17 @@ def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths
     outside, and, turning the way theta1 does, into orientations theta2. What has no path stays grey: order 2 of the
     coarsest j1.
 
+    Paths of an average over rotations have no theta1: those of order 1 fill their ring, and those of order 2 lie where
+    theta2 would if the first wavelet's stripes were vertical. So stripes along them light up left and right, and
+    stripes across them above and below.
+
     Args:
         ax: axes of matplotlib, for this disc alone.
-        values: one number a path, not negative, for instance means over space.
+        values: one number a path, not negative unless `signed`, for instance means over space.
         paths: what they are, such as `ScatteringTorch2D.paths`; those of other orders are not drawn.
         order: 1 or 2.
         limit: the value at the end of the colours, which begin at 0; the largest of this order unless given.
+        signed: colours from -limit, blue, over zero, white, to limit, red.
 
     Returns:
         What `figure.colorbar` takes.
@@ -167,22 +172,29 @@ def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths
         raise ValueError(f'a disc shows order 1 or 2 and has one value a path: got order {order}, {len(values)} values '
                          f'for {len(paths)} paths')
     J = 1 + max(path.j1 for path in paths if path.j1 is not None)
-    L = 1 + max(path.theta1 for path in paths if path.theta1 is not None)
+    L = 1 + max((t for path in paths for t in (path.theta1, path.theta2) if t is not None), default=0)
+    absolute = any(path.theta1 is not None for path in paths)
     cells, radii = _disc(_array(values) if isinstance(values, Tensor) else np.asarray(values), paths, order, J, L)
     smooth = max(90 // cells.shape[1], 1)                           # straight pieces of an arc, for the looks
-    cells = np.tile(np.repeat(cells, smooth, axis=1), 2)            # both halves
-    first = math.radians(orientation(L - 1, L) - 90 / L)
+    cells = np.ma.masked_invalid(np.tile(np.repeat(cells, smooth, axis=1), 2))      # both halves
+    first = math.radians((orientation(L - 1, L) if absolute else 90) - 90 / L)
     angles = np.linspace(first, first + 2 * math.pi, cells.shape[1] + 1)
-    shown = ax.pcolormesh(np.outer(radii, np.sin(angles)), np.outer(radii, np.cos(angles)), np.ma.masked_invalid(cells),
-                          cmap=colormaps['viridis'].with_extremes(bad='0.8'), vmin=0,
-                          vmax=limit or np.nanmax(cells, initial=0) or 1)
-    for radius in np.linspace(1, radii[-1], J + 1):
-        ax.plot(radius * np.sin(angles), radius * np.cos(angles), color='white', linewidth=0.6)
-    for angle in np.linspace(first, first + 2 * math.pi, 2 * L, endpoint=False):
-        ax.plot(radii[[0, -1]] * math.sin(angle), radii[[0, -1]] * math.cos(angle), color='white', linewidth=0.6)
+    limit = limit or float(np.abs(cells).max() if cells.count() else 0) or 1.
+    colours, edge = ('RdBu_r', '0.6') if signed else ('viridis', 'white')
+    shown = ax.pcolormesh(np.outer(radii, np.sin(angles)), np.outer(radii, np.cos(angles)), cells,
+                          cmap=colormaps[colours].with_extremes(bad='0.8'), vmin=-limit if signed else 0, vmax=limit)
+    _draw_edges(ax, radii[[0, -1]], J, angles, 2 * L if absolute else 0, edge)
     ax.set(xlim=(-1.02, 1.02), ylim=(1.02, -1.02), aspect='equal')  # rows go down
     ax.set_axis_off()
     return shown
+
+
+def _draw_edges(ax: Any, ends: np.ndarray, J: int, angles: np.ndarray, sectors: int, colour: str) -> None:
+    """Lines between the rings j1, from the first of these radii to the last, and between the sectors theta1."""
+    for radius in np.linspace(ends[0], ends[1], J + 1):
+        ax.plot(radius * np.sin(angles), radius * np.cos(angles), color=colour, linewidth=0.6)
+    for angle in np.linspace(angles[0], angles[0] + 2 * math.pi, sectors, endpoint=False):
+        ax.plot(ends * math.sin(angle), ends * math.cos(angle), color=colour, linewidth=0.6)
 
 
 def _disc(values: np.ndarray, paths: Sequence[geometry.Path], order: int, J: int, L: int
@@ -195,12 +207,42 @@ def _disc(values: np.ndarray, paths: Sequence[geometry.Path], order: int, J: int
         inner = list(range(j1 + 1, J)) if order == 2 else []
         rings += [(j1, j2) for j2 in inner] or [(j1, None)]
         radii += [1 - width * (j1 + (n + 1) / max(len(inner), 1)) for n in range(max(len(inner), 1))]
-    cells = np.full((len(rings), L, L if order == 2 else 1), np.nan)
+    absolute = any(path.theta1 is not None for path in paths)
+    cells = np.full((len(rings), L if absolute else 1, L if order == 2 else 1), np.nan)
     for path, value in zip(paths, values):
-        if path.order == order and path.j1 is not None and path.theta1 is not None:
-            second = 0 if path.theta2 is None else L - 1 - path.theta2      # angles fall as the index rises
-            cells[rings.index((path.j1, path.j2)), L - 1 - path.theta1, second] = value
+        if path.order == order and path.j1 is not None:
+            # Angles fall as the index rises; a difference of two begins in the middle of its cell.
+            first = 0 if path.theta1 is None else L - 1 - path.theta1
+            second = 0 if path.theta2 is None else L - 1 - path.theta2 if absolute else -path.theta2 % L
+            cells[rings.index((path.j1, path.j2)), first, second] = value
     return cells.reshape(len(rings), -1), np.array(radii)
+
+
+def draw_labelled_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths: Sequence[geometry.Path],
+                       order: int, title: str, limit: Optional[float] = None, signed: bool = False) -> None:
+    """`draw_disc` with a title, a colour bar, the stripes' directions around it, and what the rings are below."""
+    shown = draw_disc(ax, values, paths, order, limit, signed)
+    absolute = any(path.theta1 is not None for path in paths)
+    ax.set(xlim=(-1.25, 1.25), ylim=(1.7, -1.05))                   # with what stands around
+    ax.set_title(title, fontsize=10)
+    around = {(1.04, 0): '|||', (0, 1.05): '≡', (0.75, 0.75): '///', (0.75, -0.75): 3 * chr(92)}     # backslashes
+    if not absolute:
+        around = {(1.04, 0): 'along', (0, 1.05): 'across'} if order == 2 else {}
+    for (x, y), text in around.items():
+        ax.text(x, y, text, fontsize=8, color='0.3', ha='left' if x else 'center', va='center' if not y or x else 'top')
+    periods = ', '.join(f'{period(j):.1f}' for j in range(1 + max(path.j1 for path in paths if path.j1 is not None)))
+    below = f'rings, from outside: stripes about every\n{periods} pixels{"" if absolute else ", in any direction"}'
+    if order == 2:
+        below = 'each cell is divided by size and direction\nof the second wavelet' if absolute else (
+            "in each ring: the second wavelet's stripes,\nalong the first's or across")
+    ax.text(0, 1.28, below, fontsize=8, color='0.3', ha='center', va='top')
+    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.8, aspect=18, pad=0.04)
+    bar.ax.tick_params(labelsize=8)
+
+
+def period(j: int) -> float:
+    """Pixels after which the stripes of the wavelets of scale j repeat, in the tight frame."""
+    return 2 * math.pi / morlet.tight_wavelet(j, 0, 1)[1]
 
 
 def orientation(t: int, L: int) -> float:
