@@ -84,6 +84,11 @@ _TEXTURES_RESNET = {'J': 1, 'channels': (64, 128, 128), 'depths': (1, 2, 2), 'st
 _TEXTURES_RESNET_TRAINING = Training(epochs=30, batch_size=32, opt='sgd', lr=0.2, weight_decay=1e-3,
                                      label_smoothing=0.1, augment='rotate-zoom', amp=True, lda=8)
 
+# Without how a texture is turned, and with what other light leaves alone.
+_INVARIANT = {'J': 4, 'L': 4, 'global_pool': 'avg', 'rotation': 'average', 'channel_differences': True,
+              'log_input': 0.03}
+_INVARIANT_TRAINING = Training(epochs=1, batch_size=32, lr=3e-3, label_smoothing=0., augment='rotate-zoom', lda=8)
+
 _CIFAR_TRAINING = Training(epochs=60, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
                            augment='shift-flip-erase', amp=True)
 
@@ -157,6 +162,11 @@ RECIPES: Dict[str, Recipe] = {
                    'a class (the first, to save time, was tested from one seed: 82.9 %, fixed filters 78.5 %); morlet '
                    'and equivariant as these, at their usual rate. The network: rate, weight decay, 14 to 30 epochs, '
                    'from 20 images a class; 60 from 5 by hand'),
+        per_class=(20, 5), seeds=SEEDS[:3]),
+    'textures-invariant': Recipe(
+        data='', how_to_get='the folder of the recipe textures',
+        arms={'fixed': Arm('scat_linear', _INVARIANT, _INVARIANT_TRAINING, {5: {'lda': 16}})},
+        selection=('SELECTION'),
         per_class=(20, 5), seeds=SEEDS[:3]),
     'cifar10': Recipe(
         data='cifar10',
