@@ -45,7 +45,7 @@ class ScatteringStem(AllOrNothing):
             each, and is not in these. A grey image has none.
         log_input: c, to scatter log(x + c) of images x whose values lie from 0 to 1, and are not otherwise normalised;
             0 for the images as they are. Other light multiplies the values of an image, and adds to their logarithm a
-            constant, which wavelets do not see. About 0.03 for images of 8 bits; dark pixels count more, the less it is.
+            constant, which wavelets do not see. The smaller c is, the more do dark pixels count: 0.03 suits 8 bits.
         options: of the parametrization. `init`: 'tight_frame' (the fixed filters) or 'random'; random filters that are
             not learnable are frozen. And of 'morlet' and 'equivariant': `nonexpansive`, to divide the filters so that
             coefficients are never further apart than the padded images, however they are trained (see
@@ -65,8 +65,8 @@ class ScatteringStem(AllOrNothing):
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
                  parametrization: str = 'pixelwise', scales: Optional[Sequence[int]] = None,
-                 rotation: Optional[str] = None, channel_differences: bool = False,
-                 log_input: float = 0., device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None, **options: Any) -> None:
+                 rotation: Optional[str] = None, channel_differences: bool = False, log_input: float = 0.,
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None, **options: Any) -> None:
         super().__init__()
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
