@@ -17,7 +17,7 @@ VALIDATED = 100                 # images that tell a difference of a few points;
 HELD_OUT = 0.1                  # part of the training images for validation
 LARGEST_J = 4
 SMALL = 40                      # side of images whose scales may all keep their places
-# What tells textures best that are turned and lit at random, by the recipe `textures-invariant`.
+# What tells textures best that are turned and lit at random, as in the recipe `textures`.
 INVARIANT = {'L': 4, 'rotation': 'average', 'channel_differences': True, 'log_input': 0.03}
 
 
