@@ -62,9 +62,8 @@ def build(model_cls: Type[M], variant: str, pretrained: bool, kwargs: Dict[str, 
                                      feature_cfg=feature_cfg, **kwargs)
     # With what the weights of a tag were trained: timm records what it was asked for, and saving needs all of it.
     model._model_args = {key: kwargs[key] for key in tagged}
-    cfg, channels = model.pretrained_cfg, made[0].in_chans
-    cfg.update(made[0].input_cfg(made[0].scattering.img_size),
-               mean=per_channel(cfg['mean'], channels), std=per_channel(cfg['std'], channels))
+    stem, cfg = made[0].scattering, model.pretrained_cfg
+    cfg.update({**made[0].input_cfg(stem.img_size), **statistics(cfg, stem)})
     return model
 
 
@@ -129,6 +128,8 @@ def _with_channels(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: 
     grey image gives the same in one channel or repeated in three.
     """
     new = stem.in_chans
+    if stem.channel_differences:
+        return state_dict                           # there is no such rule for them: loading will say what does not fit
     groups = [channels // new for channels in stem.order_channels()]
     keys = [f'{prefix}norm.orders.{order}.norm.weight' for order in range(len(groups))]
     norms = [state_dict[key] for key in keys if key in state_dict]
@@ -151,6 +152,16 @@ def _with_channels(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: 
     return adapted
 
 
-def per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
+def statistics(cfg: Dict[str, Any], stem: ScatteringStem) -> Dict[str, Tuple[float, ...]]:
+    """Mean and deviation that a cfg should have, for as many channels as the images of this stem have.
+
+    It is given plain values from 0 to 1 if it takes their logarithms, whatever the data's mean.
+    """
+    if stem.log_input > 0:
+        return {'mean': (0.,) * stem.in_chans, 'std': (1.,) * stem.in_chans}
+    return {name: _per_channel(cfg[name], stem.in_chans) for name in ('mean', 'std')}
+
+
+def _per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
     """Statistics for another number of channels: their mean for each, as timm's data config does."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

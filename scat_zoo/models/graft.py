@@ -15,7 +15,7 @@ from torch import nn
 from ..scattering import geometry
 from ..wording import brief, nearest
 from . import seam
-from .build import PrunedFeatures, per_channel, short_errors
+from .build import PrunedFeatures, short_errors, statistics
 from .hybrid import Hybrid, PassThrough, ScatteringEmbed, blank, checkpoint_filter_fn
 from .stem import ScatteringStem
 
@@ -122,9 +122,8 @@ def build_hybrid(variant: str, network: str, pretrained: bool, kwargs: Dict[str,
     with short_errors(variant, asked):
         model = build_model_with_cfg(make, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
                                      feature_cfg=feature_cfg, **kwargs)
-    cfg: Any = model.pretrained_cfg
-    size, channels = made[0].scattering.img_size, made[0].scattering.in_chans
-    cfg.update(made[0].input_cfg(size), **{name: per_channel(cfg[name], channels) for name in ('mean', 'std')})
+    stem, cfg = made[0].scattering, model.pretrained_cfg
+    cfg.update({**made[0].input_cfg(stem.img_size), **statistics(cfg, stem)})
     return model
 
 

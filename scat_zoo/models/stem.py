@@ -40,6 +40,12 @@ class ScatteringStem(AllOrNothing):
         rotation: 'average' to average over the turns, by pi / L, of all wavelets of a path together: L times fewer
             channels, which change little when an image is turned, and turn exactly with it by 90 degrees if L is even.
             Where orientation tells classes apart, that is lost. See `scattering.rotation`.
+        channel_differences: whether the differences of neighbouring channels, 0 - 1, 1 - 2 and so on, are scattered
+            beside the channels, as more of them: 2 C - 1 in all. How channels vary together is lost in the moduli of
+            each, and is not in these. A grey image has none.
+        log_input: c, to scatter log(x + c) of images x whose values lie from 0 to 1, and are not otherwise normalised;
+            0 for the images as they are. Other light multiplies the values of an image, and adds to their logarithm a
+            constant, which wavelets do not see. The smaller c is, the more do dark pixels count: 0.03 suits 8 bits.
         options: of the parametrization. `init`: 'tight_frame' (the fixed filters) or 'random'; random filters that are
             not learnable are frozen. And of 'morlet' and 'equivariant': `nonexpansive`, to divide the filters so that
             coefficients are never further apart than the padded images, however they are trained (see
@@ -53,13 +59,14 @@ class ScatteringStem(AllOrNothing):
     """
 
     # TorchScript would compile them.
-    __jit_unused_properties__ = ('learnable', 'mode', 'parametrization', 'nonexpansive', 'paths', 'channels')
+    __jit_unused_properties__ = ('learnable', 'mode', 'parametrization', 'nonexpansive', 'colours', 'paths',
+                                 'channels')
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, in_chans: int = 3,
                  img_size: Tuple[int, int] = (32, 32), learnable: bool = False, frozen_filters: bool = False,
                  parametrization: str = 'pixelwise', scales: Optional[Sequence[int]] = None,
-                 rotation: Optional[str] = None, device: Optional[torch.device] = None,
-                 dtype: Optional[torch.dtype] = None, **options: Any) -> None:
+                 rotation: Optional[str] = None, channel_differences: bool = False, log_input: float = 0.,
+                 device: Optional[torch.device] = None, dtype: Optional[torch.dtype] = None, **options: Any) -> None:
         super().__init__()
         unknown = [name for name in options if name not in self.keywords()]
         if unknown:
@@ -70,6 +77,12 @@ class ScatteringStem(AllOrNothing):
         changed = parametric.check(parametrization, options, learnable=learnable, frozen_filters=frozen_filters)
         self.J, self.L, self.max_order = J, L, max_order
         self.in_chans = geometry.integer('in_chans', in_chans, least=1)
+        geometry.switch('channel_differences', channel_differences)
+        self.channel_differences = bool(channel_differences)
+        self.log_input = geometry.number('log_input', log_input, 0, 1, '0, for no logarithm, or a floor of at most 1')
+        if changed.get('nonexpansive') and (self.channel_differences or self.log_input):
+            raise ValueError('nonexpansive=True needs images as they are: channel_differences and log_input move them '
+                             'apart before they are scattered')
         self.img_size = img_size = self._checked_size(img_size)
         self.default_parametrization = parametrization
         if learnable or frozen_filters or changed:
@@ -102,14 +115,19 @@ class ScatteringStem(AllOrNothing):
         return self.bank.options().get('nonexpansive', False)
 
     @property
+    def colours(self) -> int:
+        """Number of image channels that are scattered, differences among them."""
+        return 2 * self.in_chans - 1 if self.channel_differences else self.in_chans
+
+    @property
     def paths(self) -> List[geometry.Path]:
-        """The path of each group of `in_chans` output channels; with several scales, `channels` tells them apart."""
+        """The path of each group of `colours` output channels; with several scales, `channels` tells them apart."""
         return [group.path for group in self._groups()]
 
     @property
     def channels(self) -> List[Channel]:
         """What each output channel is."""
-        return [Channel(*path, colour, *place) for path, *place in self._groups() for colour in range(self.in_chans)]
+        return [Channel(*path, colour, *place) for path, *place in self._groups() for colour in range(self.colours)]
 
     def _groups(self) -> List[several.Group]:
         return several.groups(self.scales, self.L, self.max_order, self.rotation)
@@ -117,7 +135,7 @@ class ScatteringStem(AllOrNothing):
     def order_channels(self) -> List[int]:
         """Number of output channels of each order that has any."""
         orders = [path.order for path in self.paths]
-        return [self.in_chans * orders.count(order) for order in sorted(set(orders))]
+        return [self.colours * orders.count(order) for order in sorted(set(orders))]
 
     def set_learnable(self, learnable: bool) -> None:
         """Make the filters parameters that require grad, or frozen; build the optimiser afterwards.
@@ -184,7 +202,8 @@ class ScatteringStem(AllOrNothing):
         never further apart than the padded images are, in plain l2 norm over all channels; in general they are at most
         sqrt(B max(B, 1)^max_order) times as far apart. The proof stands in `scat_zoo.scattering.frame`. The sum counts
         the low-passes of all scales, so that this holds for all channels together: for k scales B is about k, unless
-        `nonexpansive` divides them by sqrt(k).
+        `nonexpansive` divides them by sqrt(k). With `channel_differences` or `log_input` it is no bound for the images,
+        but for what is made of them and scattered.
 
         Args:
             image_size: (H, W), `img_size` unless given.
@@ -201,6 +220,10 @@ class ScatteringStem(AllOrNothing):
 
     def forward(self, x: Tensor) -> Tensor:
         x = checked(x, self.in_chans)
+        if self.log_input > 0:
+            x = torch.log(x.clamp(min=0) + self.log_input)
+        if self.channel_differences:
+            x = torch.cat([x, x[:, :-1] - x[:, 1:]], 1)
         filters = self.bank(x) if torch.jit.is_scripting() else engine.known(self.bank, x)
         return scattering_map(x, filters, self.scales, self.L, self.max_order, self.rotation)
 
@@ -250,6 +273,10 @@ class ScatteringStem(AllOrNothing):
         scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
         if self.rotation is not None:
             scales += f', rotation={self.rotation}'
+        if self.channel_differences:
+            scales += ', channel_differences=True'
+        if self.log_input > 0:
+            scales += f', log_input={self.log_input:g}'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}{scales}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 

@@ -252,10 +252,11 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
         return create(job.model, {**kwargs, 'learnable': False}, data, plan.training.seed)
 
     if rank() == 0 and not (folder.exists() and file.exists()):
-        x, y = logistic.stacked(prepared(data.train, build(candidates[0] if candidates else {}), data))
+        first = build(candidates[0] if candidates else {})
+        x, y = logistic.stacked(prepared(data.train, first, data))
         choice = logistic.choose(candidates or [{}], build, x, y, balanced, device)
         model = build(choice.kwargs)
-        logistic.fit(model, x, y, choice.C, balanced, device)
+        logistic.fit(model, logistic.as_of(x, first, model), y, choice.C, balanced, device)
         checkpoint.save(model.cpu(), folder, data.classes, data.value_range)
         write_json(file, choice._asdict())
     wait()

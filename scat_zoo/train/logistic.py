@@ -48,6 +48,16 @@ def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
+def as_of(x: Tensor, model: ScatteringModel, other: ScatteringModel) -> Tensor:
+    """Images (n, C, H, W) that are normalised for `model`, as `other` takes them, which may differ in that alone."""
+    before, after = model.pretrained_cfg, other.pretrained_cfg
+    if all(tuple(before[name]) == tuple(after[name]) for name in ('mean', 'std')):
+        return x
+    (mean, std), (new_mean, new_std) = (
+        [torch.tensor(cfg[name]).reshape(-1, 1, 1) for name in ('mean', 'std')] for cfg in (before, after))
+    return (x * std + mean - new_mean) / new_std
+
+
 def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel], x: Tensor,
            y: Tensor, balanced: bool, device: torch.device) -> Choice:
     """The keywords, among those of `candidates`, and C with the least log-loss in cross-validation on these images.
@@ -58,7 +68,8 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
 
     Args:
         build: makes the model of some keywords.
-        x, y: images (n, C, H, W) and classes (n); of more than ENOUGH images, that many by class are taken.
+        x, y: images (n, C, H, W), as the model of the first candidate takes them, and classes (n); of more than ENOUGH
+            images, that many by class are taken.
         balanced: whether classes weigh alike, and not images.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -75,10 +86,12 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         results: List[Choice] = []
         with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
+            first = build(candidates[0])
             for kwargs in candidates:
                 model = build(kwargs).to(device)
-                fit_norms(model, x, device)
-                found = reduced(features(model, x, device)[often])
+                images = as_of(x, first, model)
+                fit_norms(model, images, device)
+                found = reduced(features(model, images, device)[often])
                 losses, right = np.zeros((2, len(STRENGTHS)))
                 for train, test in splits:
                     fold_loss, fold_right = _along_path(found, y[often].numpy(), train, test, balanced)

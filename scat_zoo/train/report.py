@@ -264,7 +264,7 @@ def _coefficients(run: Run, images: Images, i: int) -> np.ndarray:
     stem = run.model.scattering
     maps = stem(prepared(images, run.model, run.data)[i][0][None])[0].mean((1, 2))      # (channels,)
     largest = [n for n, channel in enumerate(stem.channels) if channel.scale == stem.J]
-    values = maps[largest].reshape(-1, stem.in_chans).mean(1).numpy()
+    values = maps[largest].reshape(-1, stem.colours).mean(1).numpy()
     paths = geometry.paths(stem.J, stem.L, stem.max_order)
     places = {path: n for n, path in enumerate(geometry.paths(stem.J, stem.L, stem.max_order, stem.rotation))}
     return values[[places[path if stem.rotation is None else geometry.averaged(path, stem.L)] for path in paths]]

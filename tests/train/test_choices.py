@@ -38,10 +38,11 @@ def test_how_much_is_held_out():
                                   (224, 224), (300, 512), (512, 512)])
 def test_every_set_of_features_has_a_model(size, in_chans):
     found = choices.features(size, {})
-    assert [kwargs['global_pool'] for kwargs in found] == ['flat', 'avg']
+    assert [kwargs['global_pool'] for kwargs in found] == ['flat', 'avg', 'avg'][:2 + (min(size) > choices.SMALL)]
+    assert [kwargs.get('rotation') for kwargs in found[2:]] == ['average'] * len(found[2:])
     for kwargs in found:
         assert 1 <= kwargs['J'] <= choices.LARGEST_J
-        assert kwargs['J'] in kwargs['scales']
+        assert kwargs['J'] in kwargs.get('scales', [kwargs['J']])
         # Without memory, where that would be much.
         device = 'meta' if max(size) > 64 else None
         model = timm.create_model('scat_linear', num_classes=10, in_chans=in_chans, img_size=size, device=device,
@@ -56,8 +57,12 @@ def test_features_keep_what_is_given():
     for kwargs in choices.features((28, 28), {'scales': (1, 2)}):   # the largest scale is J
         assert (kwargs['J'], kwargs['scales']) == (2, (1, 2))
     # Of a large image all scales in all places would be too many.
-    flat, avg = choices.features((64, 64), {})
-    assert (flat['scales'], avg['scales']) == ((4,), (3, 4))
+    flat, avg, invariant = choices.features((64, 64), {})
+    assert (flat['scales'], avg['scales'], 'scales' in invariant) == ((4,), (3, 4), False)
+    assert choices.features((64, 64), {'L': 6, 'rotation': None})[2] == {
+        **invariant, 'L': 6, 'rotation': None}
+    assert len(choices.features((64, 64), {'global_pool': 'flat'})) == 1
+    assert len(choices.features((64, 64), {'nonexpansive': True, 'parametrization': 'morlet'})) == 2
 
 
 def test_training_follows_from_the_number_of_images():

@@ -83,6 +83,15 @@ def textures(n):
     return x, y
 
 
+def turned_and_lit(n):
+    """Stripes of one of two widths, turned by any angle, in any light: values from 0 to 1."""
+    y = torch.arange(n) % 2
+    turn, phase, light = 6.3 * torch.rand(n, 1, 1), 6.3 * torch.rand(n, 1, 1), 0.1 + 0.9 * torch.rand(n, 1, 1)
+    rows, columns = torch.meshgrid(torch.arange(48.), torch.arange(48.), indexing='ij')
+    stripes = torch.sin((0.9 - 0.3 * y.reshape(-1, 1, 1)) * (rows * turn.cos() + columns * turn.sin()) + phase)
+    return (light * (0.5 + 0.15 * stripes + 0.1 * torch.randn(n, 48, 48))).clamp(0, 1).unsqueeze(1), y
+
+
 def choose(x, y, candidates=None, balanced=False):
     classes = int(y.max()) + 1
     if candidates is None:
@@ -98,6 +107,22 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
     assert choice.C in logistic.STRENGTHS
     assert choice.accuracy > 75
     assert choice.loss < np.log(2)
+
+
+def test_features_without_turns_and_light_for_textures_that_have_both():
+    x, y = turned_and_lit(80)
+    plain = choices.features((48, 48), {'J': 2})
+    first = model(2, img_size=48, **plain[0])
+    mean, std = first.pretrained_cfg['mean'][0], first.pretrained_cfg['std'][0]
+    choice = logistic.choose(plain, lambda kwargs: model(2, **{'img_size': 48, **kwargs}), (x - mean) / std, y, False,
+                             CPU)
+    assert (choice.kwargs.get('rotation'), choice.kwargs.get('log_input')) == ('average', 0.03)
+    invariant = model(2, img_size=48, **choice.kwargs)
+    torch.testing.assert_close(logistic.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
+    logistic.fit(invariant, x, y, choice.C, False, CPU)
+    unseen, classes = turned_and_lit(80)
+    with torch.inference_mode():
+        assert (invariant(unseen).argmax(1) == classes).float().mean() > 0.9
 
 
 def test_noise_is_told_from_what_there_is_to_learn():
