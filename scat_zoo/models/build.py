@@ -159,9 +159,9 @@ def statistics(cfg: Dict[str, Any], stem: ScatteringStem) -> Dict[str, Tuple[flo
     """
     if stem.log_input > 0:
         return {'mean': (0.,) * stem.in_chans, 'std': (1.,) * stem.in_chans}
-    return {name: _per_channel(cfg[name], stem.in_chans) for name in ('mean', 'std')}
+    return {name: per_channel(cfg[name], stem.in_chans) for name in ('mean', 'std')}
 
 
-def _per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
+def per_channel(values: Tuple[float, ...], channels: int) -> Tuple[float, ...]:
     """Statistics for another number of channels: their mean for each, as timm's data config does."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

@@ -74,13 +74,6 @@ def paths(J: int, L: int, max_order: int, rotation: Optional[str] = None) -> Lis
     return table
 
 
-def averaged(path: Path, L: int) -> Path:
-    """The path that an average over rotations makes of this one."""
-    if path.theta1 is None:
-        return path
-    return path._replace(theta1=None, theta2=None if path.theta2 is None else (path.theta2 - path.theta1) % L)
-
-
 def order_counts(J: int, L: int, max_order: int, rotation: Optional[str] = None) -> List[int]:
     """Number of paths of each order up to max_order."""
     turns = 1 if rotation is None else L                # paths that become one

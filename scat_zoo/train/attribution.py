@@ -102,7 +102,7 @@ def by_path(stem: ScatteringStem, values: Tensor, scale: Optional[int] = None) -
     colours = torch.tensor([channel.colour for channel in channels])
     chosen = torch.tensor([scale in (None, channel.scale) for channel in channels])
     sums = values.double().sum((1, 2))
-    return torch.zeros(len(places), stem.in_chans, dtype=torch.float64).index_put_(
+    return torch.zeros(len(places), stem.colours, dtype=torch.float64).index_put_(
         (rows[chosen], colours[chosen]), sums[chosen], accumulate=True)
 
 
@@ -115,7 +115,7 @@ def by_place(stem: ScatteringStem, values: Tensor, size: Tuple[int, int]) -> Ten
     for scale in stem.scales:
         of_scale = [n for n, channel in enumerate(stem.channels) if channel.scale == scale]
         cell = 1 << (stem.J - scale)
-        maps = values[of_scale].double().unflatten(0, (-1, cell, cell, stem.in_chans)).sum((0, 3))  # (dy, dx, h, w)
+        maps = values[of_scale].double().unflatten(0, (-1, cell, cell, stem.colours)).sum((0, 3))  # (dy, dx, h, w)
         windows = maps.permute(2, 0, 3, 1).flatten(2).flatten(0, 1)
         rows, columns = (_nearest(side, count, stem.J, scale, stem.rotation)
                          for side, count in zip(size, windows.shape))

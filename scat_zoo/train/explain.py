@@ -29,7 +29,7 @@ def words(stem: ScatteringStem, path: geometry.Path, colour: int = 0) -> str:
 
     Of pixelwise filters, which have no such numbers, those of the filters that they began as.
     """
-    of_colour = {1: '', 3: f' in {PRIMARY[colour % 3]}'}.get(stem.in_chans, f' in channel {colour + 1}')
+    of_colour = _colour(stem.in_chans, colour)
     if path.j1 is None:
         return f'brightness{of_colour}'
     text = f'stripes every {_period(stem, path.j1, path.theta1):.1f} px'
@@ -40,6 +40,16 @@ def words(stem: ScatteringStem, path: geometry.Path, colour: int = 0) -> str:
         of_second = None if path.theta1 is None else path.theta2
         text += f', which vary every {_period(stem, path.j2, of_second):.1f} px at {turn}'
     return text + of_colour
+
+
+def _colour(in_chans: int, colour: int) -> str:
+    """Of which channel, or difference of two, if there are several."""
+    if in_chans == 1:
+        return ''
+    names = PRIMARY if in_chans == 3 else [f'channel {c + 1}' for c in range(in_chans)]
+    if colour < in_chans:
+        return f' in {names[colour]}'
+    return f' in {names[colour - in_chans]} less {names[colour - in_chans + 1]}'
 
 
 def _period(stem: ScatteringStem, j: int, t: Optional[int]) -> float:
@@ -61,7 +71,7 @@ def strongest(model: Any, found: Evidence) -> str:
     shares, levels = by_path(stem, found.shares), by_path(stem, found.levels)
     told = []
     for n in shares.abs().flatten().argsort(descending=True, stable=True)[:STRONGEST].tolist():
-        row, colour = divmod(n, stem.in_chans)
+        row, colour = divmod(n, stem.colours)
         strength = STRENGTHS[paths[row].order > 0][int(levels[row, colour] > 0)]
         told.append(f'{shares[row, colour]:+.2f} {strength} {words(stem, paths[row], colour)}')
     return '; '.join(told)

@@ -39,6 +39,9 @@ ORDER_1 = ('Vertical stripes light up left and right in a disc, horizontal ones 
 ORDER_2 = ('Order 2 divides each of these cells again, by how the response changes from place to place, finely or '
            'coarsely and in which direction; the coarsest has none and is grey.')
 
+OF_TURNS = ('All directions are averaged: order 1 fills whole rings, fine detail outside; order 2 lies by the angle of '
+            'its second wavelet to the first, where stripes along the first light up left and right.')
+
 
 @dataclass(frozen=True)
 class Run:
@@ -227,7 +230,7 @@ def _discs(run: Run) -> str:
     if not _can_draw():
         return _section(title, MISSING)
     stem = run.model.scattering
-    paths = geometry.paths(stem.J, stem.L, stem.max_order)
+    paths = geometry.paths(stem.J, stem.L, stem.max_order, stem.rotation)
     orders = sorted({path.order for path in paths} - {0})
     examples = _examples(run.data)
     cards = []
@@ -241,8 +244,9 @@ def _discs(run: Run) -> str:
         cards.append(f'<li><h3>{_text(name)}</h3><div class="row">{_lines(row)}</div></li>')
     count = 'each class' if len(examples) == len(run.data.classes) else \
         f'{len(examples)} of {len(run.data.classes):,} classes'
-    return _section(title, f'One image of {count}, and its coefficients, averaged over the image. {ORDER_1}',
-                    f'<p class="soft">{ORDER_2 if 2 in orders else ""}</p>'
+    how, more = (ORDER_1, ORDER_2 if 2 in orders else '') if stem.rotation is None else (OF_TURNS, '')
+    return _section(title, f'One image of {count}, and its coefficients, averaged over the image. {how}',
+                    f'<p class="soft">{more}</p>'
                     f'{SCALE.format(", ".join(report_pictures.colours()))}<ul class="cards discs">{_lines(cards)}</ul>')
 
 
@@ -260,14 +264,11 @@ def _examples(data: Data) -> List[Tuple[str, Images, int]]:
 
 @torch.inference_mode()
 def _coefficients(run: Run, images: Images, i: int) -> np.ndarray:
-    """Of an image, by path: the means over space and colours, at the largest scale. All turns have their average."""
+    """Of an image, by path: the means over space and colours, at the largest scale."""
     stem = run.model.scattering
     maps = stem(prepared(images, run.model, run.data)[i][0][None])[0].mean((1, 2))      # (channels,)
     largest = [n for n, channel in enumerate(stem.channels) if channel.scale == stem.J]
-    values = maps[largest].reshape(-1, stem.colours).mean(1).numpy()
-    paths = geometry.paths(stem.J, stem.L, stem.max_order)
-    places = {path: n for n, path in enumerate(geometry.paths(stem.J, stem.L, stem.max_order, stem.rotation))}
-    return values[[places[path if stem.rotation is None else geometry.averaged(path, stem.L)] for path in paths]]
+    return maps[largest].reshape(-1, stem.colours).mean(1).numpy()
 
 
 def _interval_of(run: Run) -> Tuple[float, float]:

@@ -23,7 +23,8 @@ from scat_zoo.train.attribution import by_path, by_place, evidence
 from ..test_plot import check_texts
 
 CLASSES = ['cat', 'dog', 'owl']
-STEMS = {'plain': {}, 'scales': {'J': 3, 'scales': (1, 2, 3)}, 'turned': {'J': 2, 'rotation': 'average'},
+STEMS = {'plain': {}, 'light': {'J': 2, 'channel_differences': True, 'log_input': 0.1},
+         'scales': {'J': 3, 'scales': (1, 2, 3)}, 'turned': {'J': 2, 'rotation': 'average'},
          'learned': {'learnable': True, 'parametrization': 'morlet'}, 'no logarithm': {'log_floor': 0.}}
 
 
@@ -215,6 +216,9 @@ def test_learned_wavelets_are_named_by_their_own_numbers():
 def test_words():
     plain = ScatteringStem(J=2, L=8, in_chans=3, img_size=(16, 16))
     turned = ScatteringStem(J=2, L=8, in_chans=1, img_size=(16, 16), rotation='average')
+    lit = ScatteringStem(J=2, L=8, in_chans=3, img_size=(16, 16), channel_differences=True)
+    assert [explain.words(lit, geometry.Path(0), colour) for colour in (2, 3, 4)] == [
+        'brightness in blue', 'brightness in red less green', 'brightness in green less blue']
     five = ScatteringStem(J=2, L=8, in_chans=5, img_size=(16, 16), learnable=True)     # pixelwise
     assert [orientation(t, 8) % 180 for t in (7, 1)] == [90, 45]
     assert explain.words(plain, geometry.Path(0), 0) == 'brightness in red'

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -244,6 +245,21 @@ def test_discs_are_of_the_image_beside_them(learned, monkeypatch, tmp_path):
                         if channel.scale == stem.J and channel.order == order}
             assert found.keys() == expected.keys()
             assert np.allclose([found[path] for path in found], [expected[path] for path in found])
+
+
+def test_discs_of_averages_over_rotations(learned, monkeypatch, tmp_path):
+    run, _ = learned
+    model = timm.create_model('scat_linear', rotation='average', channel_differences=True, L=4, num_classes=3,
+                              img_size=run.data.input_size[1:], in_chans=run.data.input_size[0]).eval()
+    seen = []
+    disc = report.report_pictures.disc
+    monkeypatch.setattr(report.report_pictures, 'disc', lambda *args: seen.append(args) or disc(*args))
+    report.write(dataclasses.replace(run, model=model), tmp_path / 'report.html')
+    assert seen
+    for values, paths, _ in seen:
+        assert paths == geometry.paths(2, 4, 2, 'average')
+        assert values.shape == (len(paths),)
+    assert 'All directions are averaged' in (tmp_path / 'report.html').read_text()
 
 
 def test_without_matplotlib_it_says_what_to_install(folder, tmp_path, monkeypatch):
