@@ -50,7 +50,8 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     `get_feature_names_out` names them all.
 
     Args:
-        J, L, max_order, scales, rotation: of the scattering, as for `ScatteringStem`; the filters are fixed.
+        J, L, max_order, scales, rotation, channel_differences: of the scattering, as for `ScatteringStem`; the filters
+            are fixed.
         log_floor: 0 for no logarithm: then all orders are standardised.
         global_pool: 'flat' for every place of the maps, 'avg' or 'max' for one number a channel.
         img_size: side of the images, or (H, W). Needed for rows of values; arrays and files tell theirs.
@@ -69,11 +70,11 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(self, J: int = 2, L: int = 8, max_order: int = 2, *, scales: Optional[Sequence[int]] = None,
-                 rotation: Optional[str] = None, log_floor: float = 0.1, global_pool: str = 'flat',
-                 img_size: Union[int, Tuple[int, int], None] = None, in_chans: Optional[int] = None,
-                 batch_size: int = 64, device: Optional[str] = None) -> None:
+                 rotation: Optional[str] = None, channel_differences: bool = False, log_floor: float = 0.1,
+                 global_pool: str = 'flat', img_size: Union[int, Tuple[int, int], None] = None,
+                 in_chans: Optional[int] = None, batch_size: int = 64, device: Optional[str] = None) -> None:
         self.J, self.L, self.max_order, self.scales, self.rotation = J, L, max_order, scales, rotation
-        self.log_floor, self.global_pool = log_floor, global_pool
+        self.channel_differences, self.log_floor, self.global_pool = channel_differences, log_floor, global_pool
         self.img_size, self.in_chans = img_size, in_chans
         self.batch_size, self.device = batch_size, device
 
@@ -201,7 +202,8 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _stem(self) -> ScatteringStem:
         channels, *size = self.image_shape_
         return ScatteringStem(self.J, self.L, self.max_order, channels, (size[0], size[1]), scales=self.scales,
-                              rotation=self.rotation, device=torch.device(self.device or 'cpu'), dtype=torch.float32)
+                              rotation=self.rotation, channel_differences=self.channel_differences,
+                              device=torch.device(self.device or 'cpu'), dtype=torch.float32)
 
     def _grid(self) -> Tuple[int, int]:
         return geometry.output_size(self.image_shape_[1], self.image_shape_[2], self.J)

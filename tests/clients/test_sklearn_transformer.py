@@ -99,7 +99,8 @@ def test_features_are_those_of_the_model_before_its_batch_normalisation():
     np.testing.assert_allclose(normalised, expected.numpy(), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'scales': (1, 2)}, {'max_order': 1, 'global_pool': 'avg'}])
+@pytest.mark.parametrize('kwargs', [{}, {'scales': (1, 2)}, {'max_order': 1, 'global_pool': 'avg'},
+                                    {'channel_differences': True}])
 def test_names_tell_which_coefficient_it_is(kwargs):
     x = colour()
     transformer = ScatteringFeatures(L=3, **kwargs)
@@ -107,7 +108,7 @@ def test_names_tell_which_coefficient_it_is(kwargs):
     names = transformer.get_feature_names_out()
     assert names.dtype == object
     assert len(names) == len(set(names)) == features.shape[1]
-    stem = ScatteringStem(L=3, img_size=(16, 24), scales=kwargs.get('scales'), max_order=kwargs.get('max_order', 2))
+    stem = ScatteringStem(L=3, img_size=(16, 24), **{k: value for k, value in kwargs.items() if k != 'global_pool'})
     maps = stem(torch.from_numpy(x).float()).numpy()
     scale = transformer.scale_[:, None, None]
     for i in range(0, len(names), 7):
