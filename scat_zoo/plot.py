@@ -1,7 +1,8 @@
 """Pictures for notebooks: the scattering coefficients of an image as discs (the extra `plot`)."""
 import io
 from collections import Counter
-from typing import Optional, Sequence, Tuple, Union
+from numbers import Integral, Real
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from torch import Tensor
@@ -57,9 +58,9 @@ def discs(coefficients: Union[Tensor, np.ndarray, Sequence[float]], paths: Seque
         ValueError: in one sentence, if shapes and paths do not fit, a path comes twice, or values are not finite.
         ImportError: on import, without matplotlib.
     """
-    values = _of_window(coefficients, len(paths), window)
     orders = _orders(paths)
-    if limits is not None and (len(limits) != 2 or not all(0 < limit < np.inf for limit in limits)):
+    values = _of_window(coefficients, len(paths), window)
+    if limits is not None and (not _are(2, Real, limits) or not all(0 < limit < np.inf for limit in limits)):
         raise ValueError(f'limits must be two positive numbers, of order 1 and 2, got {brief(limits, 60)}')
     figure = Picture(figsize=(4.2 * len(orders), 4.1 if title else 3.8), dpi=100, layout='constrained')
     FigureCanvasAgg(figure)
@@ -73,8 +74,14 @@ def discs(coefficients: Union[Tensor, np.ndarray, Sequence[float]], paths: Seque
 def _of_window(coefficients: Union[Tensor, np.ndarray, Sequence[float]], count: int,
                window: Optional[Tuple[int, int]]) -> np.ndarray:
     """(paths,) in float64."""
-    array = coefficients.detach().cpu().double().numpy() if isinstance(coefficients, Tensor) else np.asarray(
-        coefficients, float)
+    try:
+        array = coefficients.detach().cpu().numpy() if isinstance(coefficients, Tensor) else np.asarray(coefficients)
+        if not np.iscomplexobj(array):
+            array = array.astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'expected an array of real coefficients, got {brief(error, 80)}') from error
+    if np.iscomplexobj(array):
+        raise ValueError(f'expected an array of real coefficients, got {brief(array.dtype, 20)}')
     if array.ndim not in (1, 3) or len(array) != count or not array.size:
         hint = ': one image and one colour at a time' if array.ndim > 3 else ''
         raise ValueError(f'expected coefficients (paths,) or (paths, h, w) of {count} paths, got shape '
@@ -84,7 +91,7 @@ def _of_window(coefficients: Union[Tensor, np.ndarray, Sequence[float]], count: 
     if window is None:
         return array if array.ndim == 1 else array.mean((1, 2))
     sides = array.shape[1:]
-    if len(sides) != 2 or len(window) != 2 or not all(0 <= n < side for n, side in zip(window, sides)):
+    if len(sides) != 2 or not _are(2, Integral, window) or not all(0 <= n < side for n, side in zip(window, sides)):
         there = f'(row, column) of {sides[0]} x {sides[1]} windows' if sides else 'left out for coefficients (paths,)'
         raise ValueError(f'window must be {there}, got {brief(window, 60)}')
     return array[(slice(None), *window)]
@@ -92,6 +99,8 @@ def _of_window(coefficients: Union[Tensor, np.ndarray, Sequence[float]], count: 
 
 def _orders(paths: Sequence[Path]) -> Sequence[int]:
     """Those of the paths that a disc shows."""
+    if not isinstance(paths, (list, tuple)) or not all(hasattr(path, 'j1') for path in paths):
+        raise ValueError(f'expected a list of paths, such as ScatteringTorch2D.paths, got {brief(repr(paths), 60)}')
     found = sorted({path.order for path in paths} - {0})
     if not found or not set(found) <= {1, 2}:
         raise ValueError(f'expected paths of order 1 or 2, got orders {brief(sorted({p.order for p in paths}), 60)}')
@@ -99,4 +108,13 @@ def _orders(paths: Sequence[Path]) -> Sequence[int]:
     if times > 1:
         raise ValueError(f'expected each path once, {brief(path, 120)} comes {times} times: take those of one scale '
                          'and colour')
+    angles = {t for path in paths for t in (path.theta1, path.theta2) if t is not None}
+    if len({path.theta1 is None for path in paths if path.order}) > 1 or angles - set(range(len(angles))):
+        raise ValueError('expected paths of all orientations, of one kind: a disc has a place for each, got '
+                         f'orientations {brief(sorted(angles), 60)}')
     return found
+
+
+def _are(count: int, kind: type, values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) == count and all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values)

@@ -135,10 +135,25 @@ def test_signed_values_are_red_and_blue():
     (np.ones(len(S.paths)), S.paths, {'window': (0, 0)}, r'window must be left out for coefficients \(paths,\)'),
     (np.ones(len(S.paths)), S.paths, {'limits': (1, 0)}, 'limits must be two positive numbers'),
     (np.ones(1), [geometry.Path(0)], {}, r'expected paths of order 1 or 2, got orders \[0\]'),
-    (np.ones(2 * len(S.paths)), S.paths * 2, {}, 'expected each path once, Path.* comes 2 times')])
+    (np.ones(2 * len(S.paths)), S.paths * 2, {}, 'expected each path once, Path.* comes 2 times'),
+    (['a'] * len(S.paths), S.paths, {}, 'expected an array of real coefficients, got'),
+    (1j * np.ones(len(S.paths)), S.paths, {}, 'got complex128'),
+    (np.ones(2), None, {}, 'expected a list of paths, such as .*, got None'),
+    (np.ones(2), [(1, 0), (1, 1)], {}, 'expected a list of paths'),
+    (np.ones((len(S.paths), 4, 5)), S.paths, {'window': 3}, 'window must be'),
+    (np.ones((len(S.paths), 4, 5)), S.paths, {'window': (1.5, 0)}, 'window must be'),
+    (np.ones(len(S.paths)), S.paths, {'limits': 3}, 'limits must be two positive numbers'),
+    (np.ones(2), [geometry.Path(1, 0, 2), geometry.Path(1, 0, 3)], {}, r'all .* got orientations \[2, 3\]'),
+    (np.ones(2), [geometry.Path(1, 0, 0), geometry.Path(1, 1)], {}, 'of one kind')])
 def test_what_is_refused(values, paths, kwargs, phrase):
     with pytest.raises(ValueError, match=phrase):
         discs(values, paths, **kwargs)
+
+
+def test_order_2_alone_has_its_place():
+    second = [n for n, path in enumerate(S.paths) if path.order == 2]
+    figure = discs(np.ones(len(second)), [S.paths[n] for n in second])
+    assert figure.axes[0].get_title() == 'order 2'
 
 
 def test_channels_of_one_scale_and_colour_are_paths_too():

@@ -45,6 +45,8 @@ def test_a_row_is_what_two_runs_recorded(file):
     (['fashion-few', 'fashion-few-cnn'], 'resnet18', 'fixed', [10, 50, 100]),
     (['textures'], 'pixelwise', 'morlet', [20, 5]),
     (['textures'], 'morlet', 'equivariant', [20]),
+    (['textures'], 'pixelwise', 'invariant', [20, 5]),
+    (['textures'], 'resnet', 'invariant', [20, 5]),
 ])
 def test_differences_between_other_arms(files, first, arm, sizes):
     results = [r for name in files for r in json.loads((DOCS / 'results' / f'{name}.json').read_text())]

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..scattering import engine, frame, geometry, morlet, parametric
+from ..scattering import engine, frame, geometry, morlet, parametric, transform
 from ..scattering import rotation as rotations
 from ..scattering import scales as several
 from ..scattering.banks import Bank, FixedBank, PixelwiseBank
@@ -79,10 +79,11 @@ class ScatteringStem(AllOrNothing):
         self.in_chans = geometry.integer('in_chans', in_chans, least=1)
         geometry.switch('channel_differences', channel_differences)
         self.channel_differences = bool(channel_differences)
-        self.log_input = geometry.number('log_input', log_input, 0, 1, '0, for no logarithm, or a floor of at most 1')
+        floor: Any = repr(log_input) if isinstance(log_input, bool) else log_input     # True is not 1 here
+        self.log_input = geometry.number('log_input', floor, 0, 1, '0, for no logarithm, or a floor of at most 1')
         if changed.get('nonexpansive') and (self.channel_differences or self.log_input):
-            raise ValueError('nonexpansive=True needs images as they are: channel_differences and log_input move them '
-                             'apart before they are scattered')
+            raise ValueError('nonexpansive=True needs images as they are, not channel_differences or log_input: got '
+                             f'{self.channel_differences} and {self.log_input:g}')
         self.img_size = img_size = self._checked_size(img_size)
         self.default_parametrization = parametrization
         if learnable or frozen_filters or changed:
@@ -220,6 +221,8 @@ class ScatteringStem(AllOrNothing):
 
     def forward(self, x: Tensor) -> Tensor:
         x = checked(x, self.in_chans)
+        if self.log_input > 0 or self.channel_differences:
+            transform.check_dtype(x)                            # which these would hide
         if self.log_input > 0:
             x = torch.log(x.clamp(min=0) + self.log_input)
         if self.channel_differences:

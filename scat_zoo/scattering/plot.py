@@ -171,7 +171,7 @@ def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths
     if order not in (1, 2) or len(values) != len(paths):
         raise ValueError(f'a disc shows order 1 or 2 and has one value a path: got order {order}, {len(values)} values '
                          f'for {len(paths)} paths')
-    J = 1 + max(path.j1 for path in paths if path.j1 is not None)
+    J = 1 + max(j for path in paths for j in (path.j1, path.j2) if j is not None)
     L = 1 + max((t for path in paths for t in (path.theta1, path.theta2) if t is not None), default=0)
     absolute = any(path.theta1 is not None for path in paths)
     cells, radii = _disc(_array(values) if isinstance(values, Tensor) else np.asarray(values), paths, order, J, L)

@@ -39,14 +39,16 @@ def _recording() -> bool:
 
 def _matrix(size: int, n: int, like: Tensor) -> Tensor:
     if not torch.jit.is_scripting():
-        with upstream.outside_graph():
-            return kept(int(size), int(n), like.dtype, like.device)
+        if not torch.compiler.is_dynamo_compiling():            # which could not look into this
+            with upstream.outside_graph():
+                return kept(int(size), int(n), like.dtype, like.device)
     return centring(size, n).to(like)
 
 
 @functools.lru_cache(maxsize=16)
 def kept(size: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
+    # No switch of gradients, which an exported program would repeat.
+    with torch.inference_mode(False):
         return centring(size, n).to(device, dtype)
 
 

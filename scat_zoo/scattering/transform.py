@@ -58,12 +58,17 @@ def reference(x: Tensor, filters: Filters, scales: List[int], max_order: int, pr
     return results
 
 
-def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool, border: int) -> None:
-    """Refuse images that are no floats, or of another padded size than the filters."""
+def check_dtype(x: Tensor) -> None:
+    """Refuse images that are no floats."""
     if x.is_complex():
         raise RuntimeError(f'expected real images, got {x.dtype}: take x.abs(), or x.real and x.imag as two channels')
     if not x.is_floating_point():
         raise RuntimeError(f'expected floating-point images, got {x.dtype}: convert them, for example x.float() / 255')
+
+
+def check(x: Tensor, phi: Tensor, J: int, pre_pad: bool, border: int) -> None:
+    """Refuse images that are no floats, or of another padded size than the filters."""
+    check_dtype(x)
     height, width = x.shape[-2], x.shape[-1]
     M, N = phi.shape[-2], phi.shape[-1]
     padded = (height, width) if pre_pad or border == 0 else geometry.padded_size(height, width, J, border)

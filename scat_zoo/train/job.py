@@ -145,7 +145,7 @@ def _plan(job: Job) -> Plan:
         lines.insert(-1, ('image size', '{} x {}: that of the weights to start from'.format(*data.input_size[1:])))
     else:
         if job.model == 'scat_linear' and not given.get('head_hidden_size'):
-            candidates = choices.features(data.input_size[1:], given)
+            candidates = choices.features(data.input_size[1:], data.input_size[0], given)
         first = candidates[0] if candidates else given
         template = create(job.model, {**first, 'learnable': bool(job.learnable)}, data, _seed(job))
     probed = bool(job.start or candidates)

@@ -31,7 +31,9 @@ SCALE = ('<div class="scale"><span>0</span><i style="background: linear-gradient
 WIDE = '<div class="wide" tabindex="0">'        # scrolls on its own, with keys too
 MISSING = 'These pictures need matplotlib: install scat_zoo with the extra train, and repeat the command with --resume.'
 CHOICES = ('Features are averages over windows of about 2^J pixels, J each of the scales; flat keeps where in the '
-           'image they are, avg does not. The smaller C, the more the classifier is kept from learning by heart.')
+           'image they are, avg does not. rotation average leaves out how the image is turned, channel_differences '
+           'adds how colours vary together, log_input leaves light aside. The smaller C, the more the classifier is '
+           'kept from learning by heart.')
 FILTERS = ('Each column is a filter. In space it shows the pattern of light and dark to which it responds, in Fourier '
            'the frequencies that it lets pass, none in the centre.')
 ORDER_1 = ('Vertical stripes light up left and right in a disc, horizontal ones above and below; fine detail lights up '

@@ -73,14 +73,16 @@ def test_all_models_have_both(name, tmp_path):
 @pytest.mark.parametrize('options', [{}, {'rotation': 'average'}, {'learnable': True, 'parametrization': 'morlet'}],
                          ids=str)
 @pytest.mark.filterwarnings('ignore:.*is deprecated')
-def test_in_graphs(options):
+def test_in_graphs(options, tmp_path):
     model = create(**options).eval()
     x = torch.rand(2, 3, 16, 16)
     expected = model(x)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+    torch.export.save(program, tmp_path / 'model.pt2')
+    program = torch.export.load(tmp_path / 'model.pt2')
     assert not [node for node in program.graph.nodes if 'fft' in str(node.target)]
     for way in (torch.jit.script(model), torch.jit.trace(model, x), program.module(),
-                torch.compile(model, backend='aot_eager')):
+                torch.compile(model, backend='aot_eager', fullgraph=True)):
         torch.testing.assert_close(way(x), expected, rtol=0, atol=1e-4)
 
 
@@ -95,10 +97,21 @@ def test_gradients_in_float64():
     ({'channel_differences': 1}, 'channel_differences must be True or False, got 1'),
     ({'log_input': -0.1}, '0, for no logarithm, or a floor of at most 1, got -0.1'),
     ({'log_input': '0.1'}, 'a floor of at most 1'),
+    ({'log_input': True}, 'a floor of at most 1, got .*True'),
     ({'learnable': True, 'parametrization': 'morlet', 'nonexpansive': True}, 'needs images as they are')])
 def test_refused(option, message):
     with pytest.raises((ValueError, TypeError), match=message):
         create(**option)
+
+
+@pytest.mark.parametrize('kwargs', [{}, BOTH, {'log_input': 0.1}, {'channel_differences': True}], ids=str)
+def test_images_that_are_no_floats_are_refused_as_without(kwargs):
+    model = create(**{'channel_differences': False, 'log_input': 0., **kwargs})
+    for dtype in (torch.uint8, torch.bool, torch.int64):
+        with pytest.raises(RuntimeError, match='expected floating-point images'):
+            model(torch.ones(1, 3, 16, 16, dtype=dtype))
+    with pytest.raises(RuntimeError, match='expected real images'):
+        model(torch.ones(1, 3, 16, 16, dtype=torch.complex64))
 
 
 def test_channels_do_not_adapt(tmp_path):

@@ -37,7 +37,7 @@ def test_how_much_is_held_out():
 @pytest.mark.parametrize('size', [(4, 4), (5, 40), (8, 8), (16, 24), (28, 28), (33, 33), (40, 40), (41, 64), (64, 64),
                                   (224, 224), (300, 512), (512, 512)])
 def test_every_set_of_features_has_a_model(size, in_chans):
-    found = choices.features(size, {})
+    found = choices.features(size, in_chans, {})
     assert [kwargs['global_pool'] for kwargs in found] == ['flat', 'avg', 'avg'][:2 + (min(size) > choices.SMALL)]
     assert [kwargs.get('rotation') for kwargs in found[2:]] == ['average'] * len(found[2:])
     for kwargs in found:
@@ -51,18 +51,19 @@ def test_every_set_of_features_has_a_model(size, in_chans):
 
 
 def test_features_keep_what_is_given():
-    assert choices.features((28, 28), {'J': 1, 'L': 4})[0] == {
+    assert choices.features((28, 28), 1, {'J': 1, 'L': 4})[0] == {
         'J': 1, 'L': 4, 'scales': (1,), 'global_pool': 'flat'}
-    assert [kwargs['global_pool'] for kwargs in choices.features((28, 28), {'global_pool': 'max'})] == ['max']
-    for kwargs in choices.features((28, 28), {'scales': (1, 2)}):   # the largest scale is J
+    assert [kwargs['global_pool'] for kwargs in choices.features((28, 28), 1, {'global_pool': 'max'})] == ['max']
+    for kwargs in choices.features((28, 28), 1, {'scales': (1, 2)}):   # the largest scale is J
         assert (kwargs['J'], kwargs['scales']) == (2, (1, 2))
     # Of a large image all scales in all places would be too many.
-    flat, avg, invariant = choices.features((64, 64), {})
+    flat, avg, invariant = choices.features((64, 64), 1, {})
     assert (flat['scales'], avg['scales'], 'scales' in invariant) == ((4,), (3, 4), False)
-    assert choices.features((64, 64), {'L': 6, 'rotation': None})[2] == {
+    assert choices.features((64, 64), 1, {'L': 6, 'rotation': None})[2] == {
         **invariant, 'L': 6, 'rotation': None}
-    assert len(choices.features((64, 64), {'global_pool': 'flat'})) == 1
-    assert len(choices.features((64, 64), {'nonexpansive': True, 'parametrization': 'morlet'})) == 2
+    assert len(choices.features((64, 64), 1, {'global_pool': 'flat'})) == 1
+    assert ['channel_differences' in choices.features((64, 64), c, {})[2] for c in (1, 3)] == [False, True]
+    assert len(choices.features((64, 64), 1, {'nonexpansive': True, 'parametrization': 'morlet'})) == 2
 
 
 def test_training_follows_from_the_number_of_images():

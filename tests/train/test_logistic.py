@@ -95,7 +95,7 @@ def turned_and_lit(n):
 def choose(x, y, candidates=None, balanced=False):
     classes = int(y.max()) + 1
     if candidates is None:
-        candidates = choices.features((16, 16), {'L': 4, 'J': 2})
+        candidates = choices.features((16, 16), 1, {'L': 4, 'J': 2})
     return logistic.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, CPU)
 
 
@@ -111,7 +111,7 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
 
 def test_features_without_turns_and_light_for_textures_that_have_both():
     x, y = turned_and_lit(80)
-    plain = choices.features((48, 48), {'J': 2})
+    plain = choices.features((48, 48), 1, {'J': 2})
     first = model(2, img_size=48, **plain[0])
     mean, std = first.pretrained_cfg['mean'][0], first.pretrained_cfg['std'][0]
     choice = logistic.choose(plain, lambda kwargs: model(2, **{'img_size': 48, **kwargs}), (x - mean) / std, y, False,
