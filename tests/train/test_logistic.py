@@ -89,7 +89,8 @@ def turned_and_lit(n):
     turn, phase, light = 6.3 * torch.rand(n, 1, 1), 6.3 * torch.rand(n, 1, 1), 0.1 + 0.9 * torch.rand(n, 1, 1)
     rows, columns = torch.meshgrid(torch.arange(48.), torch.arange(48.), indexing='ij')
     stripes = torch.sin((0.9 - 0.3 * y.reshape(-1, 1, 1)) * (rows * turn.cos() + columns * turn.sin()) + phase)
-    return (light * (0.5 + 0.15 * stripes + 0.1 * torch.randn(n, 48, 48))).clamp(0, 1).unsqueeze(1), y
+    noise = 0.1 * torch.randn(3, n, 48, 48)
+    return (light * (0.5 + 0.15 * stripes + noise)).clamp(0, 1).transpose(0, 1), y
 
 
 def choose(x, y, candidates=None, balanced=False):
@@ -111,13 +112,13 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
 
 def test_features_without_turns_and_light_for_textures_that_have_both():
     x, y = turned_and_lit(80)
-    plain = choices.features((48, 48), 1, {'J': 2})
-    first = model(2, img_size=48, **plain[0])
-    mean, std = first.pretrained_cfg['mean'][0], first.pretrained_cfg['std'][0]
-    choice = logistic.choose(plain, lambda kwargs: model(2, **{'img_size': 48, **kwargs}), (x - mean) / std, y, False,
-                             CPU)
+    plain = choices.features((48, 48), 3, {'J': 2})
+    first = model(2, img_size=48, in_chans=3, **plain[0])
+    mean, std = (torch.tensor(first.pretrained_cfg[name]).reshape(3, 1, 1) for name in ('mean', 'std'))
+    of_colour = {'img_size': 48, 'in_chans': 3}
+    choice = logistic.choose(plain, lambda kwargs: model(2, **{**of_colour, **kwargs}), (x - mean) / std, y, False, CPU)
     assert (choice.kwargs.get('rotation'), choice.kwargs.get('log_input')) == ('average', 0.03)
-    invariant = model(2, img_size=48, **choice.kwargs)
+    invariant = model(2, **{**of_colour, **choice.kwargs})
     torch.testing.assert_close(logistic.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
     logistic.fit(invariant, x, y, choice.C, False, CPU)
     unseen, classes = turned_and_lit(80)
