@@ -81,7 +81,8 @@ class ScatteringStem(AllOrNothing):
         self.channel_differences = bool(channel_differences)
         floor: Any = repr(log_input) if isinstance(log_input, bool) else log_input     # True is not 1 here
         self.log_input = geometry.number('log_input', floor, 0, 1, '0, for no logarithm, or a floor of at most 1')
-        if changed.get('nonexpansive') and (self.channel_differences or self.log_input):
+        self.takes_log = self.log_input > 0             # torch.compile asks a number anew at every size
+        if changed.get('nonexpansive') and (self.channel_differences or self.takes_log):
             raise ValueError('nonexpansive=True needs images as they are, not channel_differences or log_input: got '
                              f'{self.channel_differences} and {self.log_input:g}')
         self.img_size = img_size = self._checked_size(img_size)
@@ -221,9 +222,9 @@ class ScatteringStem(AllOrNothing):
 
     def forward(self, x: Tensor) -> Tensor:
         x = checked(x, self.in_chans)
-        if self.log_input > 0 or self.channel_differences:
+        if self.takes_log or self.channel_differences:
             transform.check_dtype(x)                            # which these would hide
-        if self.log_input > 0:
+        if self.takes_log:
             x = torch.log(x.clamp(min=0) + self.log_input)
         if self.channel_differences:
             x = torch.cat([x, x[:, :-1] - x[:, 1:]], 1)

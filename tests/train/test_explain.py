@@ -134,7 +134,7 @@ def test_sums_by_path_and_by_place_lose_nothing(stem):
     values = torch.randn(len(S.channels), 21 >> S.J, 30 >> S.J, dtype=torch.float64)
     paths = attribution.paths_of(S)
     sums, places = by_path(S, values), by_place(S, values, (21, 30))
-    assert sums.shape == (len(paths), 2)
+    assert sums.shape == (len(paths), S.colours)
     assert places.shape == (21, 30)
     for total in (sums.sum(), places.sum()):
         torch.testing.assert_close(total, values.sum())
