@@ -108,14 +108,20 @@ def fit_checkpoint(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: 
     Args:
         layer: the name of the first weight that reads the normalised scattering, '' if there is none.
         flat: whether it may do so behind a flat pool.
+
+    Raises:
+        RuntimeError: if its images were changed otherwise before they were scattered.
     """
+    why = stem.inputs.why_not(state_dict, f'{prefix}scattering.inputs.')
+    if why:
+        raise RuntimeError(why)
     return _with_channels(_with_filters(state_dict, stem, prefix), stem, prefix, layer, flat)
 
 
 def _with_filters(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: str) -> Dict[str, Tensor]:
     """A checkpoint without filters was trained on the analytic ones: give these to a model that stores filters."""
     prefix = f'{prefix}scattering.'
-    if any(key.startswith(prefix) for key in state_dict):
+    if any(key.startswith(f'{prefix}bank.') for key in state_dict):
         return state_dict
     return {**state_dict, **{f'{prefix}{key}': value for key, value in stem.analytic_state().items()}}
 
@@ -128,7 +134,7 @@ def _with_channels(state_dict: Dict[str, Tensor], stem: ScatteringStem, prefix: 
     grey image gives the same in one channel or repeated in three.
     """
     new = stem.in_chans
-    if stem.channel_differences:
+    if stem.inputs.channel_differences:
         return state_dict                           # there is no such rule for them: loading will say what does not fit
     groups = [channels // new for channels in stem.order_channels()]
     keys = [f'{prefix}norm.orders.{order}.norm.weight' for order in range(len(groups))]
@@ -157,7 +163,7 @@ def statistics(cfg: Dict[str, Any], stem: ScatteringStem) -> Dict[str, Tuple[flo
 
     It is given plain values from 0 to 1 if it takes their logarithms, whatever the data's mean.
     """
-    if stem.log_input > 0:
+    if stem.inputs.takes_log:
         return {'mean': (0.,) * stem.in_chans, 'std': (1.,) * stem.in_chans}
     return {name: per_channel(cfg[name], stem.in_chans) for name in ('mean', 'std')}
 

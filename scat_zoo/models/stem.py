@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..scattering import engine, frame, geometry, morlet, parametric, transform
+from ..scattering import engine, frame, geometry, morlet, parametric
 from ..scattering import rotation as rotations
 from ..scattering import scales as several
 from ..scattering.banks import Bank, FixedBank, PixelwiseBank
@@ -13,6 +13,7 @@ from ..scattering.filters import Filters, copied
 from ..scattering.geometry import Channel as Channel  # by this name since 0.1.0
 from ..scattering.loading import AllOrNothing
 from ..wording import brief, nearest
+from .inputs import Inputs
 
 
 class ScatteringStem(AllOrNothing):
@@ -77,14 +78,9 @@ class ScatteringStem(AllOrNothing):
         changed = parametric.check(parametrization, options, learnable=learnable, frozen_filters=frozen_filters)
         self.J, self.L, self.max_order = J, L, max_order
         self.in_chans = geometry.integer('in_chans', in_chans, least=1)
-        geometry.switch('channel_differences', channel_differences)
-        self.channel_differences = bool(channel_differences)
-        floor: Any = repr(log_input) if isinstance(log_input, bool) else log_input     # True is not 1 here
-        self.log_input = geometry.number('log_input', floor, 0, 1, '0, for no logarithm, or a floor of at most 1')
-        self.takes_log = self.log_input > 0             # torch.compile asks a number anew at every size
-        if changed.get('nonexpansive') and (self.channel_differences or self.takes_log):
-            raise ValueError('nonexpansive=True needs images as they are, not channel_differences or log_input: got '
-                             f'{self.channel_differences} and {self.log_input:g}')
+        self.inputs = Inputs(self.in_chans, channel_differences, log_input, device)
+        if changed.get('nonexpansive'):
+            self._check_images_as_they_are()
         self.img_size = img_size = self._checked_size(img_size)
         self.default_parametrization = parametrization
         if learnable or frozen_filters or changed:
@@ -119,7 +115,7 @@ class ScatteringStem(AllOrNothing):
     @property
     def colours(self) -> int:
         """Number of image channels that are scattered, differences among them."""
-        return 2 * self.in_chans - 1 if self.channel_differences else self.in_chans
+        return self.inputs.colours
 
     @property
     def paths(self) -> List[geometry.Path]:
@@ -221,13 +217,7 @@ class ScatteringStem(AllOrNothing):
         self.bank.set_max_order(max_order)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = checked(x, self.in_chans)
-        if self.takes_log or self.channel_differences:
-            transform.check_dtype(x)                            # which these would hide
-        if self.takes_log:
-            x = torch.log(x.clamp(min=0) + self.log_input)
-        if self.channel_differences:
-            x = torch.cat([x, x[:, :-1] - x[:, 1:]], 1)
+        x = self.inputs(checked(x, self.in_chans))
         filters = self.bank(x) if torch.jit.is_scripting() else engine.known(self.bank, x)
         return scattering_map(x, filters, self.scales, self.L, self.max_order, self.rotation)
 
@@ -263,6 +253,14 @@ class ScatteringStem(AllOrNothing):
         state_dict.update({f'{prefix}{key}': value for key, value in self.bank.fitted(state).items()})
         super()._load_from_state_dict(state_dict, prefix.removesuffix('bank.'), *args)
 
+        if self.nonexpansive and not self.inputs.leaves_alone:
+            args[-1].append('expected filters that are not nonexpansive, for images that are changed before, got '
+                            f'nonexpansive={self.nonexpansive}')
+
+    def _check_images_as_they_are(self) -> None:
+        if not self.inputs.leaves_alone:
+            raise ValueError(f'nonexpansive=True needs images as they are, got {self.inputs.extra_repr()}')
+
     def _bank_of(self, state: Dict[str, Tensor]) -> Optional[Bank]:
         """The frozen bank of the kind that has such a state, None if there is none."""
         for kind, bank in parametric.KINDS.items():
@@ -277,10 +275,6 @@ class ScatteringStem(AllOrNothing):
         scales = f', scales={tuple(self.scales)}' if len(self.scales) > 1 else ''
         if self.rotation is not None:
             scales += f', rotation={self.rotation}'
-        if self.channel_differences:
-            scales += ', channel_differences=True'
-        if self.log_input > 0:
-            scales += f', log_input={self.log_input:g}'
         return f'J={self.J}, L={self.L}, max_order={self.max_order}{scales}, in_chans={self.in_chans}, ' \
                f'paths={len(self.paths)}, mode={mode}'
 

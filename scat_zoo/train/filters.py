@@ -37,8 +37,7 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     A, B = stem.frame_bounds()
     ratio = frame.lipschitz_bound(B, stem.max_order)
     print(f'frame bounds at {height} x {width}: A = {A:.4g}, B = {B:.6g}')
-    changed = stem.channel_differences or stem.log_input > 0
-    of = 'what is made of padded images (logarithm, differences of channels) is' if changed else 'padded images'
+    of = 'padded images' if stem.inputs.leaves_alone else f'what {stem.inputs.extra_repr()} makes of padded images is'
     print(f'coefficients are at most {ratio:.6g} times as far apart as {of}')
     print(f'picture {picture}')
 

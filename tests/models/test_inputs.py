@@ -114,6 +114,55 @@ def test_images_that_are_no_floats_are_refused_as_without(kwargs):
         model(torch.ones(1, 3, 16, 16, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize(('theirs', 'ours'), [
+    (BOTH, {'channel_differences': False}), (BOTH, {'log_input': 0.}), (BOTH, {'log_input': 0.1}),
+    ({'channel_differences': False, 'log_input': 0., 'in_chans': 5}, {'log_input': 0.}),
+    ({'channel_differences': False, 'log_input': 0.}, {'channel_differences': False}),
+    ({'channel_differences': False, 'log_input': 0.}, {'channel_differences': False, 'num_classes': 7})], ids=str)
+@pytest.mark.parametrize('name', ['scat_linear', 'scat_hybrid'])
+def test_weights_learned_with_other_inputs_are_refused(name, theirs, ours, tmp_path):
+    """Where shapes would fit, and timm be no longer strict, too."""
+    other = {'network': 'test_resnet'} if name == 'scat_hybrid' else {}
+    trained = create(name, **{**theirs, **other})
+    checkpoint.save(trained, tmp_path / 'saved', {})
+    asked = {'num_classes': 5, 'in_chans': 3, **BOTH, **ours}
+    with pytest.raises(RuntimeError, match='expected weights with channel_differences=') as refused:
+        timm.create_model(f'local-dir:{tmp_path / "saved"}', pretrained=True, **asked)
+    assert len(str(refused.value)) < 300
+    model = create(name, **asked, **other)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError):
+        model.load_state_dict(trained.state_dict())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_shipped_weights_are_of_images_as_they_are():
+    for log_input in (0.03, 0.):
+        model = timm.create_model('scat_linear.fashion_mnist', pretrained=log_input == 0, log_input=log_input)
+        assert ('scattering.inputs.setting' in model.state_dict()) == (log_input > 0)
+    with pytest.raises(RuntimeError, match=r'got False and 0$'):
+        timm.create_model('scat_linear.fashion_mnist', pretrained=True, log_input=0.03)
+
+
+def test_what_a_state_dict_tells_stays_what_it_is():
+    model = create()
+    told = model.scattering.inputs.setting.clone()
+    assert torch.equal(model.half().scattering.inputs.setting, told)
+    empty = timm.create_model('scat_linear', device='meta', L=4, img_size=16, **BOTH).to_empty(device='cpu')
+    empty.init_weights()
+    assert torch.equal(empty.scattering.inputs.setting, told)
+
+
+def test_a_nonexpansive_bank_is_refused():
+    options = {'learnable': True, 'parametrization': 'morlet'}
+    trained = ScatteringStem(L=4, nonexpansive=True, **options)
+    ours = ScatteringStem(L=4, log_input=0.03)
+    state = {**trained.state_dict(), 'inputs.setting': ours.inputs.setting}
+    with pytest.raises(RuntimeError, match='not nonexpansive'):
+        ours.load_state_dict(state)
+    assert ours.mode == 'fixed'
+
+
 def test_channels_do_not_adapt(tmp_path):
     model = create()
     checkpoint.save(model, tmp_path / 'saved', {})
