@@ -421,7 +421,8 @@ def _height_and_width(picture: Picture) -> Tuple[int, int]:
 
 def _tensor(images: np.ndarray, module: nn.Module) -> Tensor:
     """A copy of the images, of the type of the module's filters and where these are."""
-    return torch.from_numpy(np.array(images, order='C')).to(next(module.buffers()))
+    filters = next(buffer for buffer in module.buffers() if buffer.is_floating_point())
+    return torch.from_numpy(np.array(images, order='C')).to(filters)
 
 
 def _names(channels: List[Channel], grid: Optional[Tuple[int, int]]) -> np.ndarray:
