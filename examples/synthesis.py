@@ -35,8 +35,8 @@ def read(file, size):
         deep = not isinstance(picture, Image.Image)                                 # more than 8 bits: an array
         picture = Image.fromarray(picture.mean(2)) if deep else images.with_channels(picture, 1)
     greys = np.array(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS), np.float32)
-    if greys.min() == greys.max():
-        raise ValueError(f'expected a texture, got an image of one value everywhere, {greys.min():g}')
+    if not 0 < float(greys.std()) < np.inf:
+        raise ValueError(f'expected a texture, got an image with values from {greys.min():g} to {greys.max():g}')
     return torch.from_numpy((greys - greys.mean()) / greys.std())
 
 
@@ -99,6 +99,10 @@ def main(arguments=None):
     parser.add_argument('--J', type=int, default=5, choices=range(2, 10), help='number of scales')
     args = parser.parse_args(arguments)
     try:
+        if args.steps < 10:
+            raise ValueError(f'expected at least 10 steps, got {args.steps}')
+        if args.image and args.output.exists() and args.image.samefile(args.output):
+            raise ValueError(f'the result would replace the image {args.image}: choose another --output')
         Scattering2D(args.J, (args.size, args.size), boundary='periodic')           # which says what sizes it takes
         pictures = {'the texture': read(args.image, args.size)}
         with whole(args.output) as partial:

@@ -85,7 +85,9 @@ def test_ctrl_c_keeps_the_best_so_far(files, monkeypatch):
 @pytest.mark.parametrize(('line', 'message'), [
     ('nowhere.png', 'cannot read the image nowhere.png: No such file'),
     ('text.png', 'cannot read the image text.png: it is no image'),
-    ('flat.png', 'expected a texture, got an image of one value everywhere, 7'),
+    ('flat.png', 'expected a texture, got an image with values from 7 to 7'),
+    ('wall.png -o wall.png', 'the result would replace the image wall.png'),
+    ('wall.png --steps 1', 'expected at least 10 steps, got 1'),
     ('wall.png --size 100', 'needs sides that are multiples of 2^J = 32, got 100 x 100'),
     ('wall.png --size 16', 'should be larger than 2^J. (J=5, shape=(16, 16))'),
     ('wall.png --J 1', 'invalid choice'),
