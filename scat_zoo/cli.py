@@ -153,7 +153,7 @@ def _add_gradients(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--lda-epochs', type=_natural, metavar='N',
                        help='before that, train learned filters alone for N epochs, through such a classifier')
     group.add_argument('--amp', action='store_true', default=None,
-                       help="compute in bfloat16 where torch's autocast does")
+                       help="compute in bfloat16 where torch's autocast does, if the processor has it")
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:

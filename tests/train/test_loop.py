@@ -164,6 +164,13 @@ def test_balanced_weights_turn_the_answers(tmp_path):
     assert shares[0] + 0.1 < shares[1]
 
 
+@pytest.mark.parametrize('has', [False, True])
+def test_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch, has):
+    monkeypatch.setattr(loop, 'has_bfloat16', lambda device: has)
+    (_, exact), (_, half) = (run(tmp_path / str(amp), Stripes(), amp=amp) for amp in (False, True))
+    assert (half == exact) is not has
+
+
 def test_threads_that_do_not_help_are_not_taken(monkeypatch):
     """One is, unless all are faster by a fifth; the random numbers and the model stay as they are."""
     train = Stripes()
