@@ -1,7 +1,7 @@
 """The main job: train a model on images with nothing but their folder, test it, and write what came of it.
 
 Three ways may be tried, in this order. 'probe': a classifier fitted to convergence on the features of fixed filters, or
-of the weights to start from; `logistic` tells how. 'fixed' and 'learned': training by gradients, of the classifier and
+of the weights to start from; `probe` tells how. 'fixed' and 'learned': training by gradients, of the classifier and
 what is before it, the latter of the filters too. A later one is kept in place of an earlier one only if the validation
 images say that it is better; unless it was asked for.
 """
@@ -22,7 +22,7 @@ from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
 from ..wording import brief, some
-from . import augment, checkpoint, choices, discriminant, filters, logistic, metrics, report
+from . import augment, checkpoint, choices, discriminant, filters, metrics, probe, report
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
 from .images import check_channels
@@ -253,19 +253,19 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
 
     if rank() == 0 and not (folder.exists() and file.exists()):
         first = build(candidates[0] if candidates else {})
-        x, y = logistic.stacked(prepared(data.train, first, data))
-        choice = logistic.choose(candidates or [{}], build, x, y, balanced, device)
+        x, y = probe.stacked(prepared(data.train, first, data))
+        choice = probe.choose(candidates or [{}], build, x, y, balanced, device)
         model = build(choice.kwargs)
-        logistic.fit(model, logistic.as_of(x, first, model), y, choice.C, balanced, device)
+        probe.fit(model, probe.as_of(x, first, model), y, choice.classifier, choice.strength, balanced, device)
         checkpoint.save(model.cpu(), folder, data.classes, data.value_range)
         write_json(file, choice._asdict())
     wait()
-    choice = logistic.Choice(**read_json(file))
+    choice = probe.Choice(**read_json(file))
     told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
     how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
         f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
     _add(plan, 'features', f'{told}: {how}')
-    _add(plan, 'classifier', f'logistic regression fitted to convergence, C = {choice.C:g}')
+    _add(plan, 'classifier', choice.told())
     return checkpoint.open_model(str(folder), {})
 
 
@@ -303,8 +303,9 @@ def _fit_on_all(model: ScatteringModel, job: Job, plan: Plan, device: torch.devi
     data, balanced = plan.data, plan.training.class_weights == 'balanced'
     if rank() == 0:
         both: Any = ConcatDataset([part for part in (data.train, data.val) if part is not None])
-        C = read_json(job.output / 'probe.json')['C']
-        logistic.fit(model, *logistic.stacked(prepared(both, model, data)), C, balanced, device)
+        choice = probe.Choice(**read_json(job.output / 'probe.json'))
+        x, y = probe.stacked(prepared(both, model, data))
+        probe.fit(model, x, y, choice.classifier, choice.strength, balanced, device)
         checkpoint.save(model.cpu(), job.output / 'checkpoint', data.classes, data.value_range)
     wait()
     model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())

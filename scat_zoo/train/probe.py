@@ -1,11 +1,12 @@
-"""Logistic regression on the features of a model: fitted to convergence, with features chosen by cross-validation.
+"""A linear classifier on the features of a model, fitted at once: linear discriminant analysis of few images, logistic
+regression of many; with features chosen by cross-validation.
 
 From few images this beats gradient descent on the same classifier, which stops early or overfits, and takes seconds.
 It is the floor that training has to rise above.
 """
 import warnings
 from operator import attrgetter
-from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from ..models.model import ScatteringModel
 from .data import Prepared
 from .loop import targets_of
 
-# Inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak.
-STRENGTHS = tuple(10. ** power for power in range(-4, 4))
+LOGISTIC, DISCRIMINANT = 'logistic regression', 'linear discriminant analysis'
+# What is tried of each: inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak; and numbers that
+# the scores of the analysis, which is too certain of itself, are multiplied with: no decision depends on them.
+STRENGTHS = {LOGISTIC: [10. ** power for power in range(-4, 4)], DISCRIMINANT: [2. ** power for power in range(-7, 1)]}
 FOLDS, MANY_CLASSES = 5, 100
 # Images that are enough to choose features by; bytes of images or features that are kept at a time.
 ENOUGH, MOST_BYTES = 1000, 1 << 29
@@ -29,12 +32,18 @@ ALONE = 1 << 27
 
 
 class Choice(NamedTuple):
-    """Keywords of a model and the inverse strength C, with the mean log-loss and the accuracy in per cent of their
-    cross-validation; None for both where the classes are too small for one."""
+    """Keywords of a model, the kind of classifier and its strength, one of STRENGTHS, with the mean log-loss and the
+    accuracy in per cent of their cross-validation; None for both where the classes are too small for one."""
     kwargs: Dict[str, Any]
-    C: float
+    classifier: str
+    strength: float
     loss: Optional[float]
     accuracy: Optional[float]
+
+    def told(self) -> str:
+        """The classifier, in a line."""
+        return (f'{LOGISTIC} fitted to convergence, C = {self.strength:g}' if self.classifier == LOGISTIC else
+                f'{DISCRIMINANT} with a shrunken covariance')
 
 
 def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
@@ -60,7 +69,11 @@ def as_of(x: Tensor, model: ScatteringModel, other: ScatteringModel) -> Tensor:
 
 def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel], x: Tensor,
            y: Tensor, balanced: bool, device: torch.device) -> Choice:
-    """The keywords, among those of `candidates`, and C with the least log-loss in cross-validation on these images.
+    """The keywords, among those of `candidates`, and the strength with the least log-loss in cross-validation on these
+    images.
+
+    Up to ENOUGH images the classifier is discriminant analysis, which was right more often than the regression on
+    other training images of all data that docs/your-pictures.md names.
 
     The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
     one image has no say. With few images there are several rounds of folds. The norms have seen the images of all
@@ -74,6 +87,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
     """
     from sklearn.exceptions import ConvergenceWarning
 
+    kind = DISCRIMINANT if len(y) <= ENOUGH else LOGISTIC
     if len(y) > ENOUGH:
         some = evenly(y, ENOUGH)
         x, y = x[some], y[some]
@@ -82,7 +96,9 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
         often, splits = _folds(y)
         if not splits:
-            return Choice(dict(candidates[0]), 1., None, None)
+            return Choice(dict(candidates[0]), LOGISTIC, 1., None, None)
+        if any(len(train) == len(y[often][train].unique()) for train, _ in splits):
+            kind = LOGISTIC                     # one image of each class tells no covariance
         results: List[Choice] = []
         with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
@@ -92,13 +108,14 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
                 images = as_of(x, first, model)
                 fit_norms(model, images, device)
                 found = reduced(features(model, images, device)[often])
-                losses, right = np.zeros((2, len(STRENGTHS)))
+                losses, right = np.zeros((2, len(STRENGTHS[kind])))
                 for train, test in splits:
-                    fold_loss, fold_right = _along_path(found, y[often].numpy(), train, test, balanced)
-                    losses, right = losses + fold_loss / len(splits), right + fold_right / len(splits)
+                    fold_losses, fold_right = _figures(kind, found, y[often].numpy(), train, test, balanced)
+                    losses, right = losses + fold_losses / len(splits), right + fold_right / len(splits)
                     bar.update()
                 best = int(losses.argmin())
-                results.append(Choice(dict(kwargs), STRENGTHS[best], float(losses[best]), 100 * float(right[best])))
+                results.append(Choice(dict(kwargs), kind, STRENGTHS[kind][best], float(losses[best]),
+                                      100 * float(right[best])))
     return min(results, key=attrgetter('loss'))
 
 
@@ -118,21 +135,45 @@ def _folds(y: Tensor) -> Tuple[Tensor, List[Tuple[np.ndarray, np.ndarray]]]:
     return often, list(rounds.split(y[often], y[often]))
 
 
-def _along_path(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
-                balanced: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """Log-loss and share of right answers on a fold, for each of STRENGTHS, each fit starting where the last ended."""
+def _figures(kind: str, x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
+             balanced: bool) -> np.ndarray:
+    """Log-loss and share of right answers on a fold (2, strengths), for each strength of this kind."""
     from sklearn.metrics import accuracy_score, log_loss
     from sklearn.utils.class_weight import compute_sample_weight
 
-    model, losses, right = _regression(1., balanced), [], []
     weights = compute_sample_weight('balanced', y[test]) if balanced else None
-    for C in STRENGTHS:
+    classes, scores = _along_path(kind, x[train], y[train], x[test], balanced)
+    told = [torch.from_numpy(s).softmax(1).numpy() for s in scores]
+    return np.array([[log_loss(y[test], p, labels=classes, sample_weight=weights) for p in told],
+                     [accuracy_score(y[test], classes[p.argmax(1)], sample_weight=weights) for p in told]])
+
+
+def _along_path(kind: str, x: np.ndarray, y: np.ndarray, unseen: np.ndarray,
+                balanced: bool) -> Tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The classes, and for each strength their scores of what is unseen (n, classes)."""
+    classes = np.unique(y)
+    if kind == DISCRIMINANT:
+        weight, bias = _coefficients(_discriminant(balanced, len(classes)).fit(x, y))
+        return classes, (scale * (unseen @ weight.T + bias) for scale in STRENGTHS[kind])
+    return classes, _logistic_path(x, y, unseen, balanced)
+
+
+def _logistic_path(x: np.ndarray, y: np.ndarray, unseen: np.ndarray, balanced: bool) -> Iterator[np.ndarray]:
+    """The same of the regression, each fit starting where the last ended."""
+    model = _regression(1., balanced)
+    for C in STRENGTHS[LOGISTIC]:
         with _few_threads(x):
-            model.set_params(C=C).fit(x[train], y[train])
-        told = model.predict_proba(x[test])
-        losses.append(log_loss(y[test], told, labels=model.classes_, sample_weight=weights))
-        right.append(accuracy_score(y[test], model.classes_[told.argmax(1)], sample_weight=weights))
-    return np.array(losses), np.array(right)
+            model.set_params(C=C).fit(x, y)
+        weight, bias = _coefficients(model)
+        yield unseen @ weight.T + bias
+
+
+def _coefficients(model: Any) -> Tuple[np.ndarray, np.ndarray]:
+    """Weights (classes, features) and biases (classes)."""
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:                                        # scikit-learn gives the one difference of two classes
+        return np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    return weight, bias
 
 
 def _regression(C: float, balanced: bool) -> Any:
@@ -141,15 +182,23 @@ def _regression(C: float, balanced: bool) -> Any:
     return LogisticRegression(C=C, max_iter=500, class_weight='balanced' if balanced else None, warm_start=True)
 
 
+def _discriminant(balanced: bool, classes: int) -> Any:
+    """Its covariance is shrunk as Ledoit and Wolf tell (see `discriminant.fit`)."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto',
+                                      priors=np.full(classes, 1 / classes) if balanced else None)
+
+
 def _few_threads(x: np.ndarray) -> ContextManager:
     from threadpoolctl import threadpool_limits  # scikit-learn's own
 
     return threadpool_limits(1 if x.nbytes < ALONE else None)
 
 
-def fit(model: ScatteringModel, x: Tensor, y: Tensor, C: float, balanced: bool, device: torch.device) -> None:
-    """Give the norms the statistics of these images, and the classifier the weights of the regression on their
-    features.
+def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float, balanced: bool,
+        device: torch.device) -> None:
+    """Give the norms the statistics of these images, and the classifier the weights of the kind's on their features.
 
     Args:
         model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
@@ -171,17 +220,18 @@ def fit(model: ScatteringModel, x: Tensor, y: Tensor, C: float, balanced: bool, 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         with _few_threads(coordinates.numpy()):
-            regression = _regression(C, balanced).fit(coordinates.numpy(), y.numpy())
-    weight, bias = (torch.from_numpy(np.asarray(a)).double() for a in (regression.coef_, regression.intercept_))
-    if len(weight) == 1:                                        # scikit-learn gives the one difference of two classes
-        weight, bias = torch.cat([-weight / 2, weight / 2]), torch.cat([-bias / 2, bias / 2])
+            fitted = (_regression(strength, balanced) if kind == LOGISTIC else
+                      _discriminant(balanced, len(y.unique()))).fit(coordinates.numpy(), y.numpy())
+    weight, bias = (torch.from_numpy(a).double() for a in _coefficients(fitted))
+    if kind == DISCRIMINANT:
+        weight, bias = strength * weight, strength * bias
     if basis is not None:
         weight = weight @ basis.T
     with torch.no_grad():
         # Classes that had no image are never the answer.
         classifier.weight.zero_()
         classifier.bias.fill_(float(bias.min()) - 30)
-        present = torch.from_numpy(regression.classes_)
+        present = torch.from_numpy(fitted.classes_)
         classifier.weight[present] = weight.to(classifier.weight)
         classifier.bias[present] = (bias - weight @ mean.double()).to(classifier.bias)
 

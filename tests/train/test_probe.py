@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import TensorDataset
 
 import scat_zoo  # noqa: F401  (registers the models)
-from scat_zoo.train import choices, logistic
+from scat_zoo.train import choices, probe
 
 CPU = torch.device('cpu')
 
@@ -31,30 +32,55 @@ def pictures(classes, each, noise=3.):
 def test_it_is_the_regression_on_the_plain_features(classes, pool, each, balanced, monkeypatch):
     # Both go on to the optimum: where scikit-learn stops by itself, probabilities are off by up to a hundredth.
     exact = {'tol': 1e-8, 'max_iter': 10_000}
-    regression = logistic._regression
-    monkeypatch.setattr(logistic, '_regression', lambda *args: regression(*args).set_params(**exact))
+    regression = probe._regression
+    monkeypatch.setattr(probe, '_regression', lambda *args: regression(*args).set_params(**exact))
     x, y = pictures(classes, each, noise=2.)
     x, y = x[:-classes // 2], y[:-classes // 2]                 # classes of two sizes
     fitted = model(classes, global_pool=pool)
-    logistic.fit(fitted, x, y, 0.1, balanced, CPU)
-    features = logistic.features(fitted, x, CPU)
+    probe.fit(fitted, x, y, probe.LOGISTIC, 0.1, balanced, CPU)
+    features = probe.features(fitted, x, CPU)
     assert (len(x) < features.shape[1]) == (pool == 'flat')
     expected = LogisticRegression(C=0.1, class_weight='balanced' if balanced else None, **exact)
     expected.fit(features.double().numpy(), y.numpy())
     for images in (x, x + torch.randn_like(x)):                 # what is unseen is not in the span of the others
-        expected_p = expected.predict_proba(logistic.features(fitted, images, CPU).double().numpy())
+        expected_p = expected.predict_proba(probe.features(fitted, images, CPU).double().numpy())
         with torch.inference_mode():
             found = fitted(images).double().softmax(1).numpy()
         assert np.abs(found - expected_p).max() < 1e-4
         assert np.ptp(expected_p) > 0.15                        # there is something to tell
 
 
-def test_a_class_without_an_image_is_never_the_answer():
+@pytest.mark.parametrize('balanced', [False, True])
+@pytest.mark.parametrize(('classes', 'pool', 'each'), [(2, 'flat', 4), (10, 'avg', 30)])
+def test_it_is_the_discriminant_analysis(classes, pool, each, balanced):
+    """Of few images, in coordinates of the span of their features; scores as certain as the strength says."""
+    x, y = pictures(classes, each, noise=2.)
+    x, y = x[:-classes // 2], y[:-classes // 2]
+    fitted = model(classes, global_pool=pool)
+    probe.fit(fitted, x, y, probe.DISCRIMINANT, 0.25, balanced, CPU)
+    unseen = x + torch.randn_like(x)
+    seen, new = (probe.features(fitted, images, CPU).double() for images in (x, unseen))
+    basis, coordinates = probe.span(seen - seen.mean(0))
+    assert (basis is None) == (pool == 'avg')
+    new = (new - seen.mean(0)) if basis is None else (new - seen.mean(0)) @ basis
+    counts = torch.bincount(y).double()
+    expected = LinearDiscriminantAnalysis('lsqr', shrinkage='auto', priors=(
+        torch.full((classes,), 1 / classes) if balanced else counts / counts.sum()).double().numpy())
+    scores = torch.from_numpy(expected.fit(coordinates.numpy(), y.numpy()).decision_function(new.numpy()))
+    with torch.inference_mode():
+        found = fitted(unseen).double()
+    if classes == 2:
+        found = found[:, 1] - found[:, 0]
+    torch.testing.assert_close(found, 0.25 * scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', [probe.LOGISTIC, probe.DISCRIMINANT])
+def test_a_class_without_an_image_is_never_the_answer(kind):
     for present in ([0, 2, 3], [1, 4]):
         x, y = pictures(5, 12)
         some = torch.isin(y, torch.tensor(present))
         fitted = model(5)
-        logistic.fit(fitted, x[some], y[some], 1., False, CPU)
+        probe.fit(fitted, x[some], y[some], kind, 1., False, CPU)
         with torch.inference_mode():
             p = fitted(torch.cat([x, 100 * torch.randn(200, 1, 16, 16), torch.zeros(1, 1, 16, 16)])).softmax(1)
         assert sorted(p.argmax(1).unique().tolist()) == present
@@ -97,7 +123,7 @@ def choose(x, y, candidates=None, balanced=False):
     classes = int(y.max()) + 1
     if candidates is None:
         candidates = choices.features((16, 16), 1, {'L': 4, 'J': 2})
-    return logistic.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, CPU)
+    return probe.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, CPU)
 
 
 @pytest.mark.parametrize(('make', 'pool'), [(things, 'flat'), (textures, 'avg')])
@@ -105,9 +131,17 @@ def choose(x, y, candidates=None, balanced=False):
 def test_features_with_places_for_things_and_without_for_textures(make, pool, n):
     choice = choose(*make(n))
     assert choice.kwargs['global_pool'] == pool
-    assert choice.C in logistic.STRENGTHS
+    assert choice.strength in probe.STRENGTHS[choice.classifier]
     assert choice.accuracy > 75
     assert choice.loss < np.log(2)
+
+
+def test_many_images_take_the_regression(monkeypatch):
+    torch.manual_seed(0)
+    x, y = textures(300)
+    assert choose(x, y).classifier == probe.DISCRIMINANT
+    monkeypatch.setattr(probe, 'ENOUGH', 299)
+    assert choose(x, y).classifier == probe.LOGISTIC
 
 
 def test_features_without_turns_and_light_for_textures_that_have_both():
@@ -116,11 +150,11 @@ def test_features_without_turns_and_light_for_textures_that_have_both():
     first = model(2, img_size=48, in_chans=3, **plain[0])
     mean, std = (torch.tensor(first.pretrained_cfg[name]).reshape(3, 1, 1) for name in ('mean', 'std'))
     of_colour = {'img_size': 48, 'in_chans': 3}
-    choice = logistic.choose(plain, lambda kwargs: model(2, **{**of_colour, **kwargs}), (x - mean) / std, y, False, CPU)
+    choice = probe.choose(plain, lambda kwargs: model(2, **{**of_colour, **kwargs}), (x - mean) / std, y, False, CPU)
     assert (choice.kwargs.get('rotation'), choice.kwargs.get('log_input')) == ('average', 0.03)
     invariant = model(2, **{**of_colour, **choice.kwargs})
-    torch.testing.assert_close(logistic.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
-    logistic.fit(invariant, x, y, choice.C, False, CPU)
+    torch.testing.assert_close(probe.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
+    probe.fit(invariant, x, y, choice.classifier, choice.strength, False, CPU)
     unseen, classes = turned_and_lit(80)
     with torch.inference_mode():
         assert (invariant(unseen).argmax(1) == classes).float().mean() > 0.9
@@ -129,7 +163,7 @@ def test_features_without_turns_and_light_for_textures_that_have_both():
 def test_noise_is_told_from_what_there_is_to_learn():
     torch.manual_seed(1)
     choice = choose(torch.randn(60, 1, 16, 16), torch.arange(60) % 2)
-    assert choice.C < choose(*things(60)).C                     # smaller weights
+    assert choice.loss > np.log(2) - 0.1 > choose(*things(60)).loss
     assert abs(choice.accuracy - 50) < 20
 
 
@@ -143,7 +177,7 @@ def test_classes_of_one_and_two_images():
         x, y = torch.cat([x, *[x[:3]] * 4]), torch.cat([y, *[y[:3]] * 4])       # and two among many
         assert choose(x, y).accuracy > 50
         alone = choose(*pictures(4, 1))
-    assert (alone.C, alone.loss, alone.accuracy) == (1., None, None)
+    assert (alone.strength, alone.loss, alone.accuracy) == (1., None, None)
     two_and_one = choose(x[:5], torch.tensor([0, 0, 1, 2, 3]))
     assert two_and_one.accuracy is None                         # one class is nothing to choose by
 
@@ -153,14 +187,15 @@ def test_the_choice_is_the_same_each_time():
     assert choose(x, y) == choose(x, y)
 
 
-def test_balanced_weights_answer_the_rare_class_more_often():
+@pytest.mark.parametrize('kind', [probe.LOGISTIC, probe.DISCRIMINANT])
+def test_balanced_weights_answer_the_rare_class_more_often(kind):
     x, y = pictures(2, 200)
     x = x + 3 * torch.randn_like(x)
     some = torch.cat([torch.where(y == 0)[0], torch.where(y == 1)[0][:10]])
     recalls = []
     for balanced in (False, True):
         fitted = model(2, global_pool='avg')
-        logistic.fit(fitted, x[some], y[some], 0.1, balanced, CPU)
+        probe.fit(fitted, x[some], y[some], kind, 0.1, balanced, CPU)
         with torch.inference_mode():
             recalls.append((fitted(x[y == 1]).argmax(1) == 1).double().mean().item())
     assert recalls[1] > recalls[0] + 0.2
@@ -171,11 +206,11 @@ def test_balanced_weights_answer_the_rare_class_more_often():
 
 def test_evenly():
     y = torch.tensor([0] * 900 + [1] * 90 + [2] * 5 + [3])
-    some = logistic.evenly(y, 100)
+    some = probe.evenly(y, 100)
     assert torch.bincount(y[some]).tolist() == [90, 9, 2, 1]
     assert torch.equal(some, some.unique())                     # in order, none twice
-    assert torch.equal(some, logistic.evenly(y, 100))
-    assert torch.equal(logistic.evenly(y, 10_000), torch.arange(len(y)))
+    assert torch.equal(some, probe.evenly(y, 100))
+    assert torch.equal(probe.evenly(y, 10_000), torch.arange(len(y)))
 
 
 def test_stacked_takes_images_of_every_class(monkeypatch):
@@ -183,11 +218,11 @@ def test_stacked_takes_images_of_every_class(monkeypatch):
     x, y = torch.randn(60, 1, 16, 16), torch.tensor([0] * 30 + [1] * 29 + [2])
     data = TensorDataset(x, y)
     data.targets = y.tolist()
-    images, targets = logistic.stacked(data)
+    images, targets = probe.stacked(data)
     assert torch.equal(images, x)
     assert torch.equal(targets, y)
-    monkeypatch.setattr(logistic, 'MOST_BYTES', 8 * 4 * 16 * 16)
-    images, targets = logistic.stacked(data)
+    monkeypatch.setattr(probe, 'MOST_BYTES', 8 * 4 * 16 * 16)
+    images, targets = probe.stacked(data)
     assert len(images) < 12
     assert targets.unique().tolist() == [0, 1, 2]
 
@@ -198,7 +233,7 @@ def test_norms_get_the_statistics_of_training():
     x = 3 + x
     fitted = model(2)
     fitted.train()(torch.randn(8, 1, 16, 16))
-    logistic.fit_norms(fitted, x, CPU)
+    probe.fit_norms(fitted, x, CPU)
     assert not fitted.training
     with torch.inference_mode():
         found = fitted.forward_features(x)
@@ -209,8 +244,8 @@ def test_norms_get_the_statistics_of_training():
 def test_norms_of_many_images_that_come_by_class():
     x = torch.cat([torch.randn(300, 1, 16, 16), 5 * torch.randn(300, 1, 16, 16)])
     fitted = model(2)
-    logistic.fit_norms(fitted, x, CPU)
-    found = logistic.features(fitted, x, CPU)
+    probe.fit_norms(fitted, x, CPU)
+    found = probe.features(fitted, x, CPU)
     assert found.mean().abs() < 0.05                            # not those of the last batch alone
     assert abs(found.var(0).mean() - 1) < 0.1
 
@@ -219,10 +254,10 @@ def test_more_features_than_memory(monkeypatch):
     """The classifier is fitted to some of the images, of each class."""
     x, y = pictures(3, 40, noise=0.5)
     fitted = model(3)
-    monkeypatch.setattr(logistic, 'MOST_BYTES', 4 * fitted.get_classifier().in_features * 30)
+    monkeypatch.setattr(probe, 'MOST_BYTES', 4 * fitted.get_classifier().in_features * 30)
     seen = []
-    features = logistic.features
-    monkeypatch.setattr(logistic, 'features', lambda m, images, d: seen.append(len(images)) or features(m, images, d))
-    logistic.fit(fitted, x, y, 1., False, CPU)
+    features = probe.features
+    monkeypatch.setattr(probe, 'features', lambda m, images, d: seen.append(len(images)) or features(m, images, d))
+    probe.fit(fitted, x, y, probe.LOGISTIC, 1., False, CPU)
     assert seen == [30]
     assert (fitted(x).argmax(1) == y).float().mean() > 0.9
