@@ -1,7 +1,7 @@
 """The main job: train a model on images with nothing but their folder, test it, and write what came of it.
 
-Three ways may be tried, in this order. 'probe': a classifier fitted to convergence on the features of fixed filters, or
-of the weights to start from; `probe` tells how. 'fixed' and 'learned': training by gradients, of the classifier and
+Three ways may be tried, in this order. 'probe': a classifier fitted at once on the features of fixed filters, or of the
+weights to start from; `probe` tells how. 'fixed' and 'learned': training by gradients, of the classifier and
 what is before it, the latter of the filters too. A later one is kept in place of an earlier one only if the validation
 images say that it is better; unless it was asked for.
 """

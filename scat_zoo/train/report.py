@@ -149,7 +149,7 @@ def _curves(run: Run) -> str:
     ways = run.results['ways']
     trained = {said(name, way): way['history'] for name, way in ways.items() if way['history']}
     if not trained:
-        return _section('Curves', 'The classifier was fitted to convergence and nothing was trained epoch by epoch, so '
+        return _section('Curves', 'The classifier was fitted at once and nothing was trained epoch by epoch, so '
                         'there are no curves.')
     if not _can_draw():
         return _section('Curves', MISSING)

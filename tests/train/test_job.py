@@ -78,7 +78,7 @@ def test_few_images_keep_the_probe(probed, few, capsys):
     assert results['test']['accuracy'] == results['ways']['probe']['test_accuracy'] > 90        # chance is 33
     assert results['ways']['probe']['val_accuracy'] is None
     choice = json.loads((output / 'probe.json').read_text())
-    assert set(choice) == {'kwargs', 'C', 'loss', 'accuracy'}
+    assert set(choice) == {'kwargs', 'classifier', 'strength', 'loss', 'accuracy'}
     assert choice['kwargs']['L'] == 2
     settings = json.loads((output / 'settings.json').read_text())
     assert (settings['input_size'], settings['data'], settings['learnable']) == ([1, 28, 28], str(few), None)
@@ -94,7 +94,7 @@ def test_every_choice_is_told_with_its_reason(few, tmp_path, capsys):
     for line in (r'images +.*grey', r'image size +28 x 28: their own', r'validation +none held out: 10% of 60',
                  r'filters +fixed: 60 images are too few to tell',
                  r'features +J 3, .*, L 2: .*in cross-validation, the best of 2',
-                 r'classifier +logistic regression .*C = '):
+                 r'classifier +linear discriminant analysis with a shrunken covariance'):
         assert re.search(rf'^  {line}', out, re.MULTILINE), line
     assert '  training ' not in out                             # there is none
     assert re.search(r'^test accuracy \d+\.\d\d % of 60 images \(balanced', out, re.MULTILINE)
@@ -355,7 +355,7 @@ def test_the_number_of_threads_changes_nothing(probed, few, tmp_path):
         assert results['kept'] == 'probe'
         assert results['test']['accuracy'] == pytest.approx(probed[1]['test']['accuracy'], abs=0.5)
         mine, first = (json.loads((folder / 'probe.json').read_text()) for folder in (output, probed[0]))
-        assert (mine['kwargs'], mine['C']) == (first['kwargs'], first['C'])
+        assert (mine['kwargs'], mine['strength']) == (first['kwargs'], first['strength'])
 
 
 def test_learned_filters_to_start_from_are_frozen(trained, few, tmp_path, capsys):
