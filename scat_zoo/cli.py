@@ -181,7 +181,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', type=Path, metavar='IMAGE')
     parser.add_argument('--class', dest='asked', metavar='NAME', help='what speaks for this class (default: the '
                                                                       'likeliest)')
-    parser.add_argument('-o', '--output', type=_file, default='explain.png', metavar='PNG',
+    parser.add_argument('-o', '--output', type=_picture, default='explain.png', metavar='PNG',
                         help='the picture (default: explain.png)')
 
 
@@ -243,7 +243,7 @@ def _filters_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', metavar='MODEL_OR_CHECKPOINT',
                         help='name of a registered model, or a checkpoint folder')
     _add_keywords(parser, 'a model')
-    parser.add_argument('-o', '--output', type=_file, default='filters.png', metavar='PNG', help='the picture')
+    parser.add_argument('-o', '--output', type=_picture, default='filters.png', metavar='PNG', help='the picture')
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
@@ -467,6 +467,13 @@ def _file(text: str) -> Path:
     if not usable:
         raise argparse.ArgumentTypeError(f'expected a file in a folder that can be written to, got {brief(text)}')
     return file
+
+
+def _picture(text: str) -> Path:
+    """A file to write, in PNG: the name says so, or nobody could open it."""
+    if Path(text).suffix.lower() != '.png':
+        raise argparse.ArgumentTypeError(f'expected a name that ends in .png, got {brief(text)}')
+    return _file(text)
 
 
 def _optimiser(text: str) -> str:

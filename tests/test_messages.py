@@ -20,7 +20,7 @@ from timm.models import save_for_hf
 import scat_zoo_cli
 from scat_zoo import wording
 from scat_zoo.train import checkpoint, study
-from tools import make_sample, make_textures, ship
+from tools import make_elpv, make_sample, make_textures, ship
 
 ROOT = Path(scat_zoo_cli.__file__).parent
 SOURCES = [ROOT / 'scat_zoo_cli.py', *ROOT.glob('scat_zoo/**/*.py'), *ROOT.glob('tools/*.py')]
@@ -243,6 +243,8 @@ OTHERS = {
     'other classes': (['test', 'AT/run', '--data', 'sample'], 'sample has 10 classes, /'),
     'no weights to test': (['test', 'scat_linear'], 'scat_linear has no weights: expected the folder'),
     'a picture nowhere': (['filters', 'scat_linear', '-o', 'AT/absent/a.png'], 'expected a file in a folder that '),
+    'a picture of another kind': (['filters', 'scat_linear', '-o', 'AT/a.jpg'], 'expected a name that ends in .png, got '),
+    'an explanation of another kind': (['explain', 'scat_linear', 'AT/image', '-o', 'AT/a'], 'expected a name that ends '),
     'no script': (['run', 'AT/absent.py'], ': expected a Python file, or -m and an installed module'),
     'no module': (['run', '-m', LONG], 'no script xxx'),
     'too much': (['list', 'scat_tiny'], 'unknown arguments: scat_tiny (see scat-zoo list --help)'),
@@ -318,6 +320,7 @@ def test_ctrl_c_while_torch_is_imported(tmp_path):
 @pytest.mark.parametrize(('tool', 'args', 'phrase'), [
     (make_sample, [], 'expected the file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in'),
     (make_textures, [], ', expected a zip file: '),
+    (make_elpv, [], ', expected the wheel of elpv-dataset: '),
     (ship, ['fashion-tiny', 'scat_tiny.x'], 'expected the folder of one run of fashion-tiny, got')])
 def test_what_a_tool_does_not_find(tool, args, phrase, tmp_path, monkeypatch, capsys):
     absent = str(tmp_path / '/'.join(['x' * 200] * 9))
