@@ -20,7 +20,7 @@ from timm.models import save_for_hf
 import scat_zoo_cli
 from scat_zoo import wording
 from scat_zoo.train import checkpoint, study
-from tools import make_elpv, make_sample, make_textures, ship
+from tools import make_sample, make_textures, ship
 
 ROOT = Path(scat_zoo_cli.__file__).parent
 SOURCES = [ROOT / 'scat_zoo_cli.py', *ROOT.glob('scat_zoo/**/*.py'), *ROOT.glob('tools/*.py')]
@@ -320,7 +320,6 @@ def test_ctrl_c_while_torch_is_imported(tmp_path):
 @pytest.mark.parametrize(('tool', 'args', 'phrase'), [
     (make_sample, [], 'expected the file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in'),
     (make_textures, [], ', expected a zip file: '),
-    (make_elpv, [], ', expected the wheel of elpv-dataset: '),
     (ship, ['fashion-tiny', 'scat_tiny.x'], 'expected the folder of one run of fashion-tiny, got')])
 def test_what_a_tool_does_not_find(tool, args, phrase, tmp_path, monkeypatch, capsys):
     absent = str(tmp_path / '/'.join(['x' * 200] * 9))

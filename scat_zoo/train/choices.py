@@ -71,7 +71,7 @@ def features(size: Tuple[int, int], channels: int, given: Dict[str, Any]) -> Lis
         return [dict(given)]                                    # which the model refuses
     small = least <= SMALL
     found: List[Dict[str, Any]] = []
-    for pool in [given['global_pool']] if 'global_pool' in given else ['flat', 'avg']:
+    for pool in [given['global_pool']] if 'global_pool' in given else ['flat', 'avgstd']:
         # All scales in all places of a larger image would be too many numbers.
         finer = 2 if small else 0 if pool == 'flat' else 1
         found.append({'J': J, 'scales': tuple(range(max(1, J - finer), J + 1)), 'global_pool': pool, **given})

@@ -21,8 +21,12 @@ from .loop import targets_of
 
 LOGISTIC, DISCRIMINANT = 'logistic regression', 'linear discriminant analysis'
 # What is tried of each: inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak; and numbers that
-# the scores of the analysis, which is too certain of itself, are multiplied with: no decision depends on them.
-STRENGTHS = {LOGISTIC: [10. ** power for power in range(-4, 4)], DISCRIMINANT: [2. ** power for power in range(-7, 1)]}
+# the scores of the analysis, which is far too certain of itself, are multiplied with: no decision depends on them.
+STRENGTHS = {LOGISTIC: [10. ** power for power in range(-4, 4)],
+             DISCRIMINANT: [2. ** power for power in range(-14, 1)]}
+# Part of the identity in the covariance within the classes. Of 0.01 to 0.95, on other training images of Fashion-MNIST
+# and NEU, the best from 100 as from 1,000 images, within half a point.
+SHRINKAGE = 0.1
 FOLDS, MANY_CLASSES = 5, 100
 # Images that are enough to choose features by; bytes of images or features that are kept at a time.
 ENOUGH, MOST_BYTES = 1000, 1 << 29
@@ -183,10 +187,10 @@ def _regression(C: float, balanced: bool) -> Any:
 
 
 def _discriminant(balanced: bool, classes: int) -> Any:
-    """Its covariance is shrunk as Ledoit and Wolf tell (see `discriminant.fit`)."""
+    """Friedman, Regularized Discriminant Analysis, 1989, with one covariance for all classes."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto',
+    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage=SHRINKAGE,
                                       priors=np.full(classes, 1 / classes) if balanced else None)
 
 

@@ -39,7 +39,7 @@ def test_how_much_is_held_out():
 def test_every_set_of_features_has_a_model(size, in_chans):
     found = choices.features(size, in_chans, {})
     third = in_chans > 1 and min(size) > choices.SMALL
-    assert [kwargs['global_pool'] for kwargs in found] == ['flat', 'avg', 'avg'][:2 + third]
+    assert [kwargs['global_pool'] for kwargs in found] == ['flat', 'avgstd', 'avg'][:2 + third]
     assert [kwargs.get('rotation') for kwargs in found[2:]] == ['average'] * len(found[2:])
     for kwargs in found:
         assert 1 <= kwargs['J'] <= choices.LARGEST_J
