@@ -254,7 +254,7 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
     if rank() == 0 and not (folder.exists() and file.exists()):
         first = build(candidates[0] if candidates else {})
         x, y = probe.stacked(prepared(data.train, first, data))
-        choice = probe.choose(candidates or [{}], build, x, y, balanced, device)
+        choice = probe.choose(candidates or [{}], build, x, y, balanced, plan.names != ['probe'], device)
         model = build(choice.kwargs)
         probe.fit(model, probe.as_of(x, first, model), y, choice.classifier, choice.strength, balanced, device)
         checkpoint.save(model.cpu(), folder, data.classes, data.value_range)

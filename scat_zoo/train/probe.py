@@ -1,5 +1,5 @@
 """A linear classifier on the features of a model, fitted at once: linear discriminant analysis of few images, logistic
-regression of many; with features chosen by cross-validation.
+regression of many, or where training goes on from there; with features chosen by cross-validation.
 
 From few images this beats gradient descent on the same classifier, which stops early or overfits, and takes seconds.
 It is the floor that training has to rise above.
@@ -72,12 +72,13 @@ def as_of(x: Tensor, model: ScatteringModel, other: ScatteringModel) -> Tensor:
 
 
 def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel], x: Tensor,
-           y: Tensor, balanced: bool, device: torch.device) -> Choice:
+           y: Tensor, balanced: bool, goes_on: bool, device: torch.device) -> Choice:
     """The keywords, among those of `candidates`, and the strength with the least log-loss in cross-validation on these
     images.
 
     Up to ENOUGH images the classifier is discriminant analysis, which was right more often than the regression on
-    other training images of all data that docs/your-pictures.md names.
+    other training images of all data that docs/your-pictures.md names. Training by gradients would only leave it,
+    whereas the regression is the optimum that such training seeks.
 
     The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
     one image has no say. With few images there are several rounds of folds. The norms have seen the images of all
@@ -88,10 +89,11 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         x, y: images (n, C, H, W), as the model of the first candidate takes them, and classes (n); of more than ENOUGH
             images, that many by class are taken.
         balanced: whether classes weigh alike, and not images.
+        goes_on: whether the classifier is where training by gradients begins.
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    kind = DISCRIMINANT if len(y) <= ENOUGH else LOGISTIC
+    kind = LOGISTIC if goes_on or len(y) > ENOUGH else DISCRIMINANT
     if len(y) > ENOUGH:
         some = evenly(y, ENOUGH)
         x, y = x[some], y[some]

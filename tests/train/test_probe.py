@@ -119,11 +119,11 @@ def turned_and_lit(n):
     return (light * (0.5 + 0.15 * stripes + noise)).clamp(0, 1).transpose(0, 1), y
 
 
-def choose(x, y, candidates=None, balanced=False):
+def choose(x, y, candidates=None, balanced=False, goes_on=False):
     classes = int(y.max()) + 1
     if candidates is None:
         candidates = choices.features((16, 16), 1, {'L': 4, 'J': 2})
-    return probe.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, CPU)
+    return probe.choose(candidates, lambda kwargs: model(classes, **kwargs), x, y, balanced, goes_on, CPU)
 
 
 @pytest.mark.parametrize(('make', 'pool'), [(things, 'flat'), (textures, 'avgstd')])
@@ -136,10 +136,11 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
     assert choice.loss < np.log(2)
 
 
-def test_many_images_take_the_regression(monkeypatch):
+def test_many_images_take_the_regression_and_where_training_goes_on(monkeypatch):
     torch.manual_seed(0)
     x, y = textures(300)
     assert choose(x, y).classifier == probe.DISCRIMINANT
+    assert choose(x, y, goes_on=True).classifier == probe.LOGISTIC
     monkeypatch.setattr(probe, 'ENOUGH', 299)
     assert choose(x, y).classifier == probe.LOGISTIC
 
@@ -150,7 +151,8 @@ def test_features_without_turns_and_light_for_textures_that_have_both():
     first = model(2, img_size=48, in_chans=3, **plain[0])
     mean, std = (torch.tensor(first.pretrained_cfg[name]).reshape(3, 1, 1) for name in ('mean', 'std'))
     of_colour = {'img_size': 48, 'in_chans': 3}
-    choice = probe.choose(plain, lambda kwargs: model(2, **{**of_colour, **kwargs}), (x - mean) / std, y, False, CPU)
+    choice = probe.choose(plain, lambda kwargs: model(2, **{**of_colour, **kwargs}), (x - mean) / std, y, False,
+                          False, CPU)
     assert (choice.kwargs.get('rotation'), choice.kwargs.get('log_input')) == ('average', 0.03)
     invariant = model(2, **{**of_colour, **choice.kwargs})
     torch.testing.assert_close(probe.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
