@@ -103,8 +103,8 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         often, splits = _folds(y)
         if not splits:
             return Choice(dict(candidates[0]), LOGISTIC, 1., None, None)
-        if any(len(train) == len(y[often][train].unique()) for train, _ in splits):
-            kind = LOGISTIC                     # one image of each class tells no covariance
+        if not all(_vary(x[often][train], y[often][train]) for train, _ in splits):
+            kind = LOGISTIC                     # there is no covariance within the classes
         results: List[Choice] = []
         with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
@@ -139,6 +139,11 @@ def _folds(y: Tensor) -> Tuple[Tensor, List[Tuple[np.ndarray, np.ndarray]]]:
     folds = min(folds, FOLDS if len(counts) <= MANY_CLASSES else 2)
     rounds = RepeatedStratifiedKFold(n_splits=folds, n_repeats=max(1, min(4, 200 // len(y))), random_state=0)
     return often, list(rounds.split(y[often], y[often]))
+
+
+def _vary(x: Tensor, y: Tensor) -> bool:
+    """Whether images of one class differ, in any class."""
+    return any((of_class != of_class[:1]).any().item() for of_class in (x[y == c] for c in y.unique()))
 
 
 def _figures(kind: str, x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,

@@ -184,6 +184,17 @@ def test_classes_of_one_and_two_images():
     assert two_and_one.accuracy is None                         # one class is nothing to choose by
 
 
+def test_copies_of_one_image_a_class():
+    """They have no covariance that an analysis could go by."""
+    x, y = pictures(3, 4, noise=0.)
+    choice = choose(x, y)
+    assert (choice.classifier, choice.accuracy) == (probe.LOGISTIC, 100)
+    fitted = model(3, **choice.kwargs)
+    probe.fit(fitted, x, y, choice.classifier, choice.strength, False, CPU)
+    with torch.inference_mode():
+        assert torch.equal(fitted(x).argmax(1), y)
+
+
 def test_the_choice_is_the_same_each_time():
     x, y = things(60)
     assert choose(x, y) == choose(x, y)
