@@ -252,11 +252,8 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
         return create(job.model, {**kwargs, 'learnable': False}, data, plan.training.seed)
 
     if rank() == 0 and not (folder.exists() and file.exists()):
-        first = build(candidates[0] if candidates else {})
-        x, y = probe.stacked(prepared(data.train, first, data))
-        choice = probe.choose(candidates or [{}], build, x, y, balanced, plan.names != ['probe'], device)
-        model = build(choice.kwargs)
-        probe.fit(model, probe.as_of(x, first, model), y, choice.classifier, choice.strength, balanced, device)
+        model, choice = probe.best(candidates or [{}], build, lambda model: prepared(data.train, model, data), balanced,
+                                   plan.names != ['probe'], device)
         checkpoint.save(model.cpu(), folder, data.classes, data.value_range)
         write_json(file, choice._asdict())
     wait()

@@ -71,6 +71,23 @@ def as_of(x: Tensor, model: ScatteringModel, other: ScatteringModel) -> Tensor:
     return (x * std + mean - new_mean) / new_std
 
 
+def best(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel],
+         prepare: Callable[[ScatteringModel], Prepared], balanced: bool, goes_on: bool,
+         device: torch.device) -> Tuple[ScatteringModel, Choice]:
+    """The model of what `choose` chooses, fitted, and the choice.
+
+    Args:
+        build, balanced, goes_on: as for `choose`.
+        prepare: the training images as a model takes them.
+    """
+    first = build(candidates[0])
+    x, y = stacked(prepare(first))
+    choice = choose(candidates, build, x, y, balanced, goes_on, device)
+    model = build(choice.kwargs)
+    fit(model, as_of(x, first, model), y, choice.classifier, choice.strength, balanced, device)
+    return model, choice
+
+
 def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]], ScatteringModel], x: Tensor,
            y: Tensor, balanced: bool, goes_on: bool, device: torch.device) -> Choice:
     """The keywords, among those of `candidates`, and the strength with the least log-loss in cross-validation on these

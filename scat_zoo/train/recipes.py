@@ -23,6 +23,11 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What `scat-zoo train` does of itself with few images: `probe`, on the features that it chooses."""
+
+
+@dataclass(frozen=True)
 class Average:
     """The mean log-probability of models of other arms, of the same size and seed; nothing more is trained."""
     of: Tuple[str, ...]
@@ -41,7 +46,7 @@ class Recipe:
         per_class: number of training images of each class, None for all.
     """
     data: str
-    arms: Mapping[str, Union[Arm, Average]]
+    arms: Mapping[str, Union[Arm, Probe, Average]]
     selection: str
     how_to_get: str = ''
     val_fraction: float = 0.1
@@ -133,10 +138,14 @@ RECIPES: Dict[str, Recipe] = {
         data='fashion-mnist',
         arms={**_arms(Arm('scat_linear', _FEW, _FEW_TRAINING, _FEW_BY_SIZE), 'pixelwise', 'morlet', 'equivariant'),
               'resnet': Arm('scat_resnet', _FEW_RESNET, _FEW_RESNET_TRAINING, _LONG_BY_SIZE),
-              'average': Average(('fixed', 'resnet'))},
+              'average': Average(('fixed', 'resnet')),
+              'probe': Probe(),
+              'probe-resnet': Average(('probe', 'resnet'))},
         selection=('scat_linear: nothing on these data, log_floor and scales come from a pilot that used test images; '
                    'that an average with a residual network is best, among five models, by the accuracy on a fifth '
-                   'of each subset of 50 images a class; the training of that network was chosen by hand'),
+                   'of each subset of 50 images a class; the training of that network was chosen by hand. '
+                   'probe: its features in cross-validation, its shrinkage on other training images (three draws, 10 '
+                   'and 90 a class, and NEU)'),
         val_fraction=0.2, per_class=(10, 50, 100), seeds=SEEDS),
     'fashion-few-random': Recipe(
         data='fashion-mnist',

@@ -7,7 +7,7 @@ import signal
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..wording import brief, nearest
-from . import augment, checkpoint, choices, discriminant
-from .data import Data, few, load, split
+from . import augment, checkpoint, choices, discriminant, metrics, probe
+from .data import Data, Images, few, load, split
 from .loop import evaluate, targets_of
 from .model import create, prepared, train_one
-from .recipes import RECIPES, Arm, Average, Recipe
+from .recipes import RECIPES, Arm, Average, Probe, Recipe
 from .run_folder import check_folder, held, read_json, write_json
 
 
@@ -102,6 +102,9 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
         if missing:
             raise ValueError(f'the arm {name} is an average of others and needs --arms {" ".join(missing)} too')
         return
+    if isinstance(arm, Probe):
+        metrics.check()
+        return
     get_optimizer_info(arm.training.opt)
     augment.check(arm.training.augment)
     discriminant.check(arm.training, create(arm.model, arm.kwargs, data, seed=0))
@@ -129,11 +132,11 @@ def _with_sizes(recipe: Recipe, data: Data) -> Recipe:
     return replace(recipe, per_class=tuple(s for s in recipe.per_class if s is None or s <= least) or (None,))
 
 
-def _sized(recipe: Recipe, run: Run, data: Data) -> Union[Arm, Average]:
+def _sized(recipe: Recipe, run: Run, data: Data) -> Union[Arm, Probe, Average]:
     """The arm as this run trains it. Where all images are taken of a recipe for few, it is as for the next size below.
     """
     arm = recipe.arms[run.arm]
-    if isinstance(arm, Average):
+    if not isinstance(arm, Arm):
         return arm
     size = run.per_class
     if size is None and arm.by_size:
@@ -261,23 +264,35 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
         train_images = few(train_images, run.per_class, run.seed)
     if source.select and data.val is None:
         train_images, test_images = split(train_images, recipe.val_fraction, run.seed)
-    if isinstance(arm, Average):
-        parts = [run._replace(arm=part) for part in arm.of]
-        model: Any = Averaged([checkpoint.load(output / part.name() / 'checkpoint') for part in parts])
-        history, learned_numbers = [], sum(_learned_numbers(output, part) for part in parts)
-    else:
-        model = create(arm.model, arm.kwargs, data, run.seed)
-        history = train_one(model, train_images, None, data, arm.training, device,
-                            (folder / 'state', folder / 'filters.state'), run.name(), line)
-        if hasattr(model, 'scattering'):
-            checkpoint.save(model, folder / 'checkpoint', data.classes, data.value_range)
-        learned_numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model, history, learned_numbers = _trained(run, arm, train_images, data, output, device, line)
     test_set = prepared(test_images, model, data)
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
         'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
     for state in ('state', 'filters.state'):
         (folder / state).unlink(missing_ok=True)
+
+
+def _trained(run: Run, arm: Union[Arm, Probe, Average], images: Images, data: Data, output: Path, device: torch.device,
+             line: int) -> Tuple[Any, List[Dict[str, float]], int]:
+    """The model of an arm, the history of its training, and how many numbers were learned."""
+    folder = output / run.name()
+    if isinstance(arm, Average):
+        parts = [run._replace(arm=part) for part in arm.of]
+        models = [checkpoint.load(output / part.name() / 'checkpoint') for part in parts]
+        return Averaged(models), [], sum(_learned_numbers(output, part) for part in parts)
+    if isinstance(arm, Probe):
+        candidates = choices.features(data.input_size[1:], data.input_size[0], {})
+        model, _ = probe.best(candidates, lambda kwargs: create('scat_linear', kwargs, data, run.seed),
+                              lambda model: prepared(images, model, data), False, False, device)
+        history = []
+    else:
+        model = create(arm.model, arm.kwargs, data, run.seed)
+        history = train_one(model, images, None, data, arm.training, device,
+                            (folder / 'state', folder / 'filters.state'), run.name(), line)
+    if hasattr(model, 'scattering'):
+        checkpoint.save(model, folder / 'checkpoint', data.classes, data.value_range)
+    return model, history, sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _learned_numbers(output: Path, run: Run) -> int:
@@ -293,4 +308,5 @@ class Averaged(nn.Module):
         self.pretrained_cfg = models[0].pretrained_cfg          # how images are prepared
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([model(x).log_softmax(1) for model in self.models]).mean(0)
+        first: Any = self.models[0]
+        return torch.stack([model(probe.as_of(x, first, model)).log_softmax(1) for model in self.models]).mean(0)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from scat_zoo import cli
 from scat_zoo.train import augment, checkpoint, data, study
 from scat_zoo.train.images import with_channels
-from scat_zoo.train.recipes import RECIPES, SEEDS, Average
+from scat_zoo.train.recipes import RECIPES, SEEDS, Arm, Average, Probe
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,6 +154,8 @@ def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
         if isinstance(arm, Average):
             assert set(arm.of) <= set(list(made.arms)[:list(made.arms).index(name)])
             continue
+        if isinstance(arm, Probe):
+            continue
         kwargs = {'num_classes': 10, 'in_chans': 1} | ({'img_size': 28} if arm.model.startswith('scat_') else {})
         assert timm.create_model(arm.model, device='meta', **{**kwargs, **arm.kwargs})
         augment.check(arm.training.augment)
@@ -175,7 +177,7 @@ def folder(tmp_path):
 def shorter(name, monkeypatch):
     """The recipe with one epoch for every arm, whatever the size."""
     made = RECIPES[name]
-    arms = {key: arm if isinstance(arm, Average) else replace(
+    arms = {key: arm if not isinstance(arm, Arm) else replace(
         arm, training=replace(arm.training, epochs=1), by_size={size: {'epochs': 2} for size in arm.by_size})
         for key, arm in made.arms.items()}
     monkeypatch.setitem(RECIPES, name, replace(made, arms=arms))
@@ -202,6 +204,32 @@ def test_a_recipe_on_a_folder_of_ones_own(name, arms, sizes, folder, tmp_path, m
         assert not (run / 'state').exists()
     assert f'recipe {name}: {len(results)} runs on {folder}' in capsys.readouterr().out
     assert (output / 'results.md').read_text().startswith('| arm | learned numbers | accuracy | less fixed |')
+
+
+def test_a_probe_is_what_the_command_does_of_itself(folder, tmp_path, monkeypatch):
+    shorter('fashion-few', monkeypatch)
+    study._load.cache_clear()
+    assert cli.main(['train', '--data', str(folder), '--output', str(tmp_path / 'run')]) == 0
+    found = {'probe': json.loads((tmp_path / 'run' / 'results.json').read_text())['test']['accuracy']}
+    assert cli.main(['train', '--recipe', 'fashion-few', '--data', str(folder), '--arms', 'resnet', 'probe',
+                     'probe-resnet', '--jobs', '1', '--output', str(tmp_path / 'runs')]) == 0
+    expected = (tmp_path / 'run' / 'checkpoint' / 'model.safetensors').read_bytes()
+    for seed in RECIPES['fashion-few'].seeds[:3]:
+        run = tmp_path / 'runs' / f'probe-seed{seed}'
+        assert (run / 'checkpoint' / 'model.safetensors').read_bytes() == expected      # the images are the same
+        assert json.loads((run / 'results.json').read_text())['accuracy'] == pytest.approx(found['probe'])
+
+
+def test_an_average_gives_each_model_the_images_as_it_takes_them():
+    torch.manual_seed(0)
+    kwargs = {'in_chans': 3, 'img_size': 16, 'num_classes': 3, 'L': 2}
+    plain, logs = (timm.create_model('scat_linear', **kwargs, **more).eval() for more in ({}, {'log_input': 0.1}))
+    x = torch.rand(4, 3, 16, 16)
+    mean, std = (torch.tensor(plain.pretrained_cfg[name]).reshape(3, 1, 1) for name in ('mean', 'std'))
+    with torch.inference_mode():
+        expected = (plain((x - mean) / std).log_softmax(1) + logs(x).log_softmax(1)) / 2
+        torch.testing.assert_close(study.Averaged([plain, logs])((x - mean) / std), expected)
+        torch.testing.assert_close(study.Averaged([logs, plain])(x), expected)
 
 
 def test_a_folder_has_its_own_validation_images(folder, tmp_path, monkeypatch):
