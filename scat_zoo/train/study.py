@@ -308,5 +308,5 @@ class Averaged(nn.Module):
         self.pretrained_cfg = models[0].pretrained_cfg          # how images are prepared
 
     def forward(self, x: Tensor) -> Tensor:
-        first: Any = self.models[0]
-        return torch.stack([model(probe.as_of(x, first, model)).log_softmax(1) for model in self.models]).mean(0)
+        models: Any = self.models
+        return torch.stack([model(probe.as_of(x, models[0], model)).log_softmax(1) for model in models]).mean(0)
