@@ -95,7 +95,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
 
     Up to ENOUGH images the classifier is discriminant analysis, which was right more often than the regression on
     other training images of all data that docs/your-pictures.md names. Training by gradients would only leave it,
-    whereas the regression is the optimum that such training seeks.
+    whereas the regression is the optimum that such training seeks; and weights of classes hardly move the analysis.
 
     The log-loss tells candidates apart by fewer images than the accuracy does. Folds are stratified, and a class of
     one image has no say. With few images there are several rounds of folds. The norms have seen the images of all
@@ -110,7 +110,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    kind = LOGISTIC if goes_on or len(y) > ENOUGH else DISCRIMINANT
+    kind = LOGISTIC if goes_on or balanced or len(y) > ENOUGH else DISCRIMINANT
     if len(y) > ENOUGH:
         some = evenly(y, ENOUGH)
         x, y = x[some], y[some]
@@ -181,7 +181,7 @@ def _along_path(kind: str, x: np.ndarray, y: np.ndarray, unseen: np.ndarray,
     """The classes, and for each strength their scores of what is unseen (n, classes)."""
     classes = np.unique(y)
     if kind == DISCRIMINANT:
-        weight, bias = _coefficients(_discriminant(balanced, len(classes)).fit(x, y))
+        weight, bias = _coefficients(_discriminant().fit(x, y))
         return classes, (scale * (unseen @ weight.T + bias) for scale in STRENGTHS[kind])
     return classes, _logistic_path(x, y, unseen, balanced)
 
@@ -210,12 +210,11 @@ def _regression(C: float, balanced: bool) -> Any:
     return LogisticRegression(C=C, max_iter=500, class_weight='balanced' if balanced else None, warm_start=True)
 
 
-def _discriminant(balanced: bool, classes: int) -> Any:
+def _discriminant() -> Any:
     """Friedman, Regularized Discriminant Analysis, 1989, with one covariance for all classes."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage=SHRINKAGE,
-                                      priors=np.full(classes, 1 / classes) if balanced else None)
+    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage=SHRINKAGE)
 
 
 def _few_threads(x: np.ndarray) -> ContextManager:
@@ -229,6 +228,7 @@ def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float
     """Give the norms the statistics of these images, and the classifier the weights of the kind's on their features.
 
     Args:
+        balanced: whether classes weigh alike in the regression.
         model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
         x, y: images (n, C, H, W) and classes (n), each class at least once. Where their features are more than
             MOST_BYTES, an even spread of the images is used for the classifier.
@@ -248,8 +248,8 @@ def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         with _few_threads(coordinates.numpy()):
-            fitted = (_regression(strength, balanced) if kind == LOGISTIC else
-                      _discriminant(balanced, len(y.unique()))).fit(coordinates.numpy(), y.numpy())
+            unfitted = _regression(strength, balanced) if kind == LOGISTIC else _discriminant()
+            fitted = unfitted.fit(coordinates.numpy(), y.numpy())
     weight, bias = (torch.from_numpy(a).double() for a in _coefficients(fitted))
     if kind == DISCRIMINANT:
         weight, bias = strength * weight, strength * bias
