@@ -15,6 +15,7 @@ from ..models.model import ScatteringModel
 from . import loop
 from .data import Prepared
 from .distributed import gathered, rank, world_size
+from .linear import coefficients
 from .loop import Training
 
 # Of the classifier that an epoch of the filters goes through. Few, since every epoch draws others.
@@ -89,10 +90,7 @@ def fit(model: ScatteringModel, images: Prepared, passes: int, device: torch.dev
     lda.fit(torch.cat([features for features, _ in drawn]).double().numpy(),
             torch.cat([targets for _, targets in drawn]).numpy())
     classifier = model.get_classifier()
-    weight, bias = lda.coef_, lda.intercept_
-    if classifier.out_features == 2:                            # scikit-learn gives the one difference of the two
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    weight, bias = torch.from_numpy(weight), torch.from_numpy(bias)
+    weight, bias = (torch.from_numpy(array) for array in coefficients(lda))
 
     some = np.linspace(0, len(images), min(len(images), IMAGES_FOR_THE_SCALE), endpoint=False).astype(int).tolist()
     features, targets = _features(model, Subset(images, some), device)

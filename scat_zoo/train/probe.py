@@ -6,7 +6,7 @@ It is the floor that training has to rise above.
 """
 import warnings
 from operator import attrgetter
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -16,28 +16,19 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..models.model import ScatteringModel
+from . import linear
 from .data import Prepared
 from .loop import targets_of
 
-LOGISTIC, DISCRIMINANT = 'logistic regression', 'linear discriminant analysis'
-# What is tried of each: inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak; and numbers that
-# the scores of the analysis, which is far too certain of itself, are multiplied with: no decision depends on them.
-STRENGTHS = {LOGISTIC: [10. ** power for power in range(-4, 4)],
-             DISCRIMINANT: [2. ** power for power in range(-14, 1)]}
-# Part of the identity in the covariance within the classes. Of 0.01 to 0.95, on other training images of Fashion-MNIST
-# and NEU, the best from 100 as from 1,000 images, within half a point.
-SHRINKAGE = 0.1
 FOLDS, MANY_CLASSES = 5, 100
 # Images that are enough to choose features by; bytes of images or features that are kept at a time.
 ENOUGH, MOST_BYTES = 1000, 1 << 29
 BATCH, BATCH_NUMBERS = 256, 1 << 22
-# Bytes of features below which a second thread slows the products down: they are small, and it waits at each.
-ALONE = 1 << 27
 
 
 class Choice(NamedTuple):
-    """Keywords of a model, the kind of classifier and its strength, one of STRENGTHS, with the mean log-loss and the
-    accuracy in per cent of their cross-validation; None for both where the classes are too small for one."""
+    """Keywords of a model, the kind of classifier and its strength, one of `linear.STRENGTHS`, with the mean log-loss
+    and the accuracy in per cent of their cross-validation; None for both where the classes are too small for one."""
     kwargs: Dict[str, Any]
     classifier: str
     strength: float
@@ -46,8 +37,8 @@ class Choice(NamedTuple):
 
     def told(self) -> str:
         """The classifier, in a line."""
-        return (f'{LOGISTIC} fitted to convergence, C = {self.strength:g}' if self.classifier == LOGISTIC else
-                f'{DISCRIMINANT} with a shrunken covariance')
+        regression = f'{linear.LOGISTIC} fitted to convergence, C = {self.strength:g}'
+        return regression if self.classifier == linear.LOGISTIC else f'{linear.DISCRIMINANT} with a shrunken covariance'
 
 
 def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
@@ -110,7 +101,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    kind = LOGISTIC if goes_on or balanced or len(y) > ENOUGH else DISCRIMINANT
+    kind = linear.LOGISTIC if goes_on or balanced or len(y) > ENOUGH else linear.DISCRIMINANT
     if len(y) > ENOUGH:
         some = evenly(y, ENOUGH)
         x, y = x[some], y[some]
@@ -119,9 +110,9 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
         often, splits = _folds(y)
         if not splits:
-            return Choice(dict(candidates[0]), LOGISTIC, 1., None, None)
+            return Choice(dict(candidates[0]), linear.LOGISTIC, 1., None, None)
         if not all(_vary(x[often][train], y[often][train]) for train, _ in splits):
-            kind = LOGISTIC                     # there is no covariance within the classes
+            kind = linear.LOGISTIC              # there is no covariance within the classes
         results: List[Choice] = []
         with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
@@ -130,14 +121,14 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
                 model = build(kwargs).to(device)
                 images = as_of(x, first, model)
                 fit_norms(model, images, device)
-                found = reduced(features(model, images, device)[often])
-                losses, right = np.zeros((2, len(STRENGTHS[kind])))
+                found = linear.reduced(features(model, images, device)[often])
+                losses, right = np.zeros((2, len(linear.STRENGTHS[kind])))
                 for train, test in splits:
-                    fold_losses, fold_right = _figures(kind, found, y[often].numpy(), train, test, balanced)
+                    fold_losses, fold_right = linear.figures(kind, found, y[often].numpy(), train, test, balanced)
                     losses, right = losses + fold_losses / len(splits), right + fold_right / len(splits)
                     bar.update()
                 best = int(losses.argmin())
-                results.append(Choice(dict(kwargs), kind, STRENGTHS[kind][best], float(losses[best]),
+                results.append(Choice(dict(kwargs), kind, linear.STRENGTHS[kind][best], float(losses[best]),
                                       100 * float(right[best])))
     return min(results, key=attrgetter('loss'))
 
@@ -163,66 +154,6 @@ def _vary(x: Tensor, y: Tensor) -> bool:
     return any((of_class != of_class[:1]).any().item() for of_class in (x[y == c] for c in y.unique()))
 
 
-def _figures(kind: str, x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
-             balanced: bool) -> np.ndarray:
-    """Log-loss and share of right answers on a fold (2, strengths), for each strength of this kind."""
-    from sklearn.metrics import accuracy_score, log_loss
-    from sklearn.utils.class_weight import compute_sample_weight
-
-    weights = compute_sample_weight('balanced', y[test]) if balanced else None
-    classes, scores = _along_path(kind, x[train], y[train], x[test], balanced)
-    told = [torch.from_numpy(s).softmax(1).numpy() for s in scores]
-    return np.array([[log_loss(y[test], p, labels=classes, sample_weight=weights) for p in told],
-                     [accuracy_score(y[test], classes[p.argmax(1)], sample_weight=weights) for p in told]])
-
-
-def _along_path(kind: str, x: np.ndarray, y: np.ndarray, unseen: np.ndarray,
-                balanced: bool) -> Tuple[np.ndarray, Iterator[np.ndarray]]:
-    """The classes, and for each strength their scores of what is unseen (n, classes)."""
-    classes = np.unique(y)
-    if kind == DISCRIMINANT:
-        weight, bias = _coefficients(_discriminant().fit(x, y))
-        return classes, (scale * (unseen @ weight.T + bias) for scale in STRENGTHS[kind])
-    return classes, _logistic_path(x, y, unseen, balanced)
-
-
-def _logistic_path(x: np.ndarray, y: np.ndarray, unseen: np.ndarray, balanced: bool) -> Iterator[np.ndarray]:
-    """The same of the regression, each fit starting where the last ended."""
-    model = _regression(1., balanced)
-    for C in STRENGTHS[LOGISTIC]:
-        with _few_threads(x):
-            model.set_params(C=C).fit(x, y)
-        weight, bias = _coefficients(model)
-        yield unseen @ weight.T + bias
-
-
-def _coefficients(model: Any) -> Tuple[np.ndarray, np.ndarray]:
-    """Weights (classes, features) and biases (classes)."""
-    weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:                                        # scikit-learn gives the one difference of two classes
-        return np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    return weight, bias
-
-
-def _regression(C: float, balanced: bool) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=C, max_iter=500, class_weight='balanced' if balanced else None, warm_start=True)
-
-
-def _discriminant() -> Any:
-    """Friedman, Regularized Discriminant Analysis, 1989, with one covariance for all classes."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    return LinearDiscriminantAnalysis(solver='lsqr', shrinkage=SHRINKAGE)
-
-
-def _few_threads(x: np.ndarray) -> ContextManager:
-    from threadpoolctl import threadpool_limits  # scikit-learn's own
-
-    return threadpool_limits(1 if x.nbytes < ALONE else None)
-
-
 def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float, balanced: bool,
         device: torch.device) -> None:
     """Give the norms the statistics of these images, and the classifier the weights of the kind's on their features.
@@ -244,14 +175,14 @@ def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float
         x, y = x[some], y[some]
     found = features(model, x, device)
     mean = found.mean(0)
-    basis, coordinates = span(found - mean)
+    basis, coordinates = linear.span(found - mean)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
-        with _few_threads(coordinates.numpy()):
-            unfitted = _regression(strength, balanced) if kind == LOGISTIC else _discriminant()
+        with linear.few_threads(coordinates.numpy()):
+            unfitted = linear.regression(strength, balanced) if kind == linear.LOGISTIC else linear.discriminant()
             fitted = unfitted.fit(coordinates.numpy(), y.numpy())
-    weight, bias = (torch.from_numpy(a).double() for a in _coefficients(fitted))
-    if kind == DISCRIMINANT:
+    weight, bias = (torch.from_numpy(a).double() for a in linear.coefficients(fitted))
+    if kind == linear.DISCRIMINANT:
         weight, bias = strength * weight, strength * bias
     if basis is not None:
         weight = weight @ basis.T
@@ -284,21 +215,6 @@ def features(model: ScatteringModel, x: Tensor, device: torch.device) -> Tensor:
 def _batch_size(x: Tensor) -> int:
     """Fewer of large images, whose feature maps take hundreds of times their memory."""
     return max(16, min(BATCH, BATCH_NUMBERS // x[0].numel()))
-
-
-def span(x: Tensor) -> Tuple[Optional[Tensor], Tensor]:
-    """Of centred features (n, d), more than images: an orthonormal basis (d, n) of what they span, and the coordinates
-    (n, n). The weights of an l2-penalised regression lie in that span, so nothing is lost. Else, None and x."""
-    x = x.double()
-    if x.shape[1] <= x.shape[0]:
-        return None, x
-    basis, upper = torch.linalg.qr(x.T)
-    return basis, upper.T.contiguous()
-
-
-def reduced(x: Tensor) -> np.ndarray:
-    """Centred features, in coordinates of their span."""
-    return span(x - x.mean(0))[1].numpy()
 
 
 def evenly(y: Tensor, most: int) -> Tensor:

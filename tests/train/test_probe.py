@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.utils.data import TensorDataset
 
 import scat_zoo  # noqa: F401  (registers the models)
-from scat_zoo.train import choices, probe
+from scat_zoo.train import choices, linear, probe
 
 CPU = torch.device('cpu')
 
@@ -32,12 +32,12 @@ def pictures(classes, each, noise=3.):
 def test_it_is_the_regression_on_the_plain_features(classes, pool, each, balanced, monkeypatch):
     # Both go on to the optimum: where scikit-learn stops by itself, probabilities are off by up to a hundredth.
     exact = {'tol': 1e-8, 'max_iter': 10_000}
-    regression = probe._regression
-    monkeypatch.setattr(probe, '_regression', lambda *args: regression(*args).set_params(**exact))
+    regression = linear.regression
+    monkeypatch.setattr(linear, 'regression', lambda *args: regression(*args).set_params(**exact))
     x, y = pictures(classes, each, noise=2.)
     x, y = x[:-classes // 2], y[:-classes // 2]                 # classes of two sizes
     fitted = model(classes, global_pool=pool)
-    probe.fit(fitted, x, y, probe.LOGISTIC, 0.1, balanced, CPU)
+    probe.fit(fitted, x, y, linear.LOGISTIC, 0.1, balanced, CPU)
     features = probe.features(fitted, x, CPU)
     assert (len(x) < features.shape[1]) == (pool == 'flat')
     expected = LogisticRegression(C=0.1, class_weight='balanced' if balanced else None, **exact)
@@ -56,10 +56,10 @@ def test_it_is_the_discriminant_analysis(classes, pool, each):
     x, y = pictures(classes, each, noise=2.)
     x, y = x[:-classes // 2], y[:-classes // 2]
     fitted = model(classes, global_pool=pool)
-    probe.fit(fitted, x, y, probe.DISCRIMINANT, 0.25, False, CPU)
+    probe.fit(fitted, x, y, linear.DISCRIMINANT, 0.25, False, CPU)
     unseen = x + torch.randn_like(x)
     seen, new = (probe.features(fitted, images, CPU).double() for images in (x, unseen))
-    basis, coordinates = probe.span(seen - seen.mean(0))
+    basis, coordinates = linear.span(seen - seen.mean(0))
     assert (basis is None) == (pool == 'avg')
     new = (new - seen.mean(0)) if basis is None else (new - seen.mean(0)) @ basis
     expected = LinearDiscriminantAnalysis('lsqr', shrinkage=0.1)
@@ -71,7 +71,7 @@ def test_it_is_the_discriminant_analysis(classes, pool, each):
     torch.testing.assert_close(found, 0.25 * scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('kind', [probe.LOGISTIC, probe.DISCRIMINANT])
+@pytest.mark.parametrize('kind', [linear.LOGISTIC, linear.DISCRIMINANT])
 def test_a_class_without_an_image_is_never_the_answer(kind):
     for present in ([0, 2, 3], [1, 4]):
         x, y = pictures(5, 12)
@@ -128,7 +128,7 @@ def choose(x, y, candidates=None, balanced=False, goes_on=False):
 def test_features_with_places_for_things_and_without_for_textures(make, pool, n):
     choice = choose(*make(n))
     assert choice.kwargs['global_pool'] == pool
-    assert choice.strength in probe.STRENGTHS[choice.classifier]
+    assert choice.strength in linear.STRENGTHS[choice.classifier]
     assert choice.accuracy > 75
     assert choice.loss < np.log(2)
 
@@ -136,11 +136,11 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
 def test_what_takes_the_regression(monkeypatch):
     torch.manual_seed(0)
     x, y = textures(300)
-    assert choose(x, y).classifier == probe.DISCRIMINANT
-    assert choose(x, y, goes_on=True).classifier == probe.LOGISTIC
-    assert choose(x, y, balanced=True).classifier == probe.LOGISTIC
+    assert choose(x, y).classifier == linear.DISCRIMINANT
+    assert choose(x, y, goes_on=True).classifier == linear.LOGISTIC
+    assert choose(x, y, balanced=True).classifier == linear.LOGISTIC
     monkeypatch.setattr(probe, 'ENOUGH', 299)
-    assert choose(x, y).classifier == probe.LOGISTIC
+    assert choose(x, y).classifier == linear.LOGISTIC
 
 
 def test_features_without_turns_and_light_for_textures_that_have_both():
@@ -186,7 +186,7 @@ def test_copies_of_one_image_a_class():
     """They have no covariance that an analysis could go by."""
     x, y = pictures(3, 4, noise=0.)
     choice = choose(x, y)
-    assert (choice.classifier, choice.accuracy) == (probe.LOGISTIC, 100)
+    assert (choice.classifier, choice.accuracy) == (linear.LOGISTIC, 100)
     fitted = model(3, **choice.kwargs)
     probe.fit(fitted, x, y, choice.classifier, choice.strength, False, CPU)
     with torch.inference_mode():
@@ -205,7 +205,7 @@ def test_balanced_weights_answer_the_rare_class_more_often():
     recalls = []
     for balanced in (False, True):
         fitted = model(2, global_pool='avg')
-        probe.fit(fitted, x[some], y[some], probe.LOGISTIC, 0.1, balanced, CPU)
+        probe.fit(fitted, x[some], y[some], linear.LOGISTIC, 0.1, balanced, CPU)
         with torch.inference_mode():
             recalls.append((fitted(x[y == 1]).argmax(1) == 1).double().mean().item())
     assert recalls[1] > recalls[0] + 0.2
@@ -268,6 +268,6 @@ def test_more_features_than_memory(monkeypatch):
     seen = []
     features = probe.features
     monkeypatch.setattr(probe, 'features', lambda m, images, d: seen.append(len(images)) or features(m, images, d))
-    probe.fit(fitted, x, y, probe.LOGISTIC, 1., False, CPU)
+    probe.fit(fitted, x, y, linear.LOGISTIC, 1., False, CPU)
     assert seen == [30]
     assert (fitted(x).argmax(1) == y).float().mean() > 0.9
