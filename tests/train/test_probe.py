@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.utils.data import TensorDataset
 
 import scat_zoo  # noqa: F401  (registers the models)
-from scat_zoo.train import choices, linear, probe
+from scat_zoo.train import choices, data, linear, probe
+from scat_zoo.train.model import create, prepared
 
 CPU = torch.device('cpu')
 
@@ -133,6 +134,17 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
     assert choice.loss < np.log(2)
 
 
+def test_real_pictures_of_things_keep_their_places():
+    """From thousands of features the analysis is so certain that only a small strength lets the log-loss see them."""
+    sample = data.load('sample', val_fraction=0.)
+    few = data.few(sample.train, 10, seed=0)
+    first, *_ = candidates = choices.features((28, 28), 1, {})
+    x, y = probe.stacked(prepared(few, create('scat_linear', first, sample, 0), sample))
+    choice = probe.choose(candidates, lambda kwargs: create('scat_linear', kwargs, sample, 0), x, y, False, False, CPU)
+    assert (choice.classifier, choice.kwargs['global_pool']) == (linear.DISCRIMINANT, 'flat')
+    assert min(linear.STRENGTHS[linear.DISCRIMINANT]) < choice.strength < max(linear.STRENGTHS[linear.DISCRIMINANT])
+
+
 def test_what_takes_the_regression(monkeypatch):
     torch.manual_seed(0)
     x, y = textures(300)
@@ -226,13 +238,13 @@ def test_evenly():
 def test_stacked_takes_images_of_every_class(monkeypatch):
     """Even where memory is short: rare classes are there."""
     x, y = torch.randn(60, 1, 16, 16), torch.tensor([0] * 30 + [1] * 29 + [2])
-    data = TensorDataset(x, y)
-    data.targets = y.tolist()
-    images, targets = probe.stacked(data)
+    dataset = TensorDataset(x, y)
+    dataset.targets = y.tolist()
+    images, targets = probe.stacked(dataset)
     assert torch.equal(images, x)
     assert torch.equal(targets, y)
     monkeypatch.setattr(probe, 'MOST_BYTES', 8 * 4 * 16 * 16)
-    images, targets = probe.stacked(data)
+    images, targets = probe.stacked(dataset)
     assert len(images) < 12
     assert targets.unique().tolist() == [0, 1, 2]
 
