@@ -12,7 +12,7 @@ LOGISTIC, DISCRIMINANT = 'logistic regression', 'linear discriminant analysis'
 # What is tried of each: inverse strengths of the l2 penalty, as scikit-learn's C, from strong to weak; and numbers that
 # the scores of the analysis, which is far too certain of itself, are multiplied with: no decision depends on them.
 STRENGTHS = {LOGISTIC: [10. ** power for power in range(-4, 4)],
-             DISCRIMINANT: [2. ** power for power in range(-14, 1)]}
+             DISCRIMINANT: [2. ** power for power in range(-8, 1)]}
 # Part of the identity in the covariance within the classes. Of 0.01 to 0.95, on other training images of Fashion-MNIST
 # and NEU, the best from 100 as from 1,000 images, within half a point.
 SHRINKAGE = 0.1
