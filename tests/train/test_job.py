@@ -108,6 +108,8 @@ def test_epochs_that_are_asked_for_are_kept(trained):
     assert (results['kept'], list(results['ways'])) == ('learned', ['probe', 'fixed', 'learned'])
     assert results['test']['accuracy'] == results['ways']['learned']['test_accuracy']
     assert results['ways']['learned']['filter_change'] > 1e-4
+    # From few images too it begins with the regression, which training does not leave.
+    assert json.loads((output / 'probe.json').read_text())['classifier'] == 'logistic regression'
     assert json.loads((output / 'checkpoint' / 'config.json').read_text())['model_args']['learnable'] is True
     with open(output / 'log.csv', newline='') as stream:
         header, *rows = csv.reader(stream)
