@@ -6,6 +6,7 @@ and what comes from a pilot that had used test images.
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
+from .choices import INVARIANT
 from .loop import Training
 
 
@@ -90,8 +91,7 @@ _TEXTURES_RESNET_TRAINING = Training(epochs=30, batch_size=32, opt='sgd', lr=0.2
                                      label_smoothing=0.1, augment='rotate-zoom', amp=True, lda=8)
 
 # Without how a texture is turned, and with what other light leaves alone.
-_INVARIANT = {'J': 4, 'L': 4, 'global_pool': 'avg', 'rotation': 'average', 'channel_differences': True,
-              'log_input': 0.03}
+_INVARIANT = {'J': 4, 'global_pool': 'avg', **INVARIANT}
 
 _CIFAR_TRAINING = Training(epochs=60, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
                            augment='shift-flip-erase', amp=True)
