@@ -102,6 +102,11 @@ def training(asked: Dict[str, Any], count: int, linear: bool) -> Training:
     return Training(**{**chosen, **asked})
 
 
+def with_mirror_images(augment: str) -> str:
+    """The augmentation for images that are as well seen in a mirror."""
+    return {'none': 'flip', 'shift': 'shift-flip'}.get(augment, augment)
+
+
 def rate(started: bool, fitted_features: Optional[int]) -> float:
     """The peak learning rate of Adam.
 

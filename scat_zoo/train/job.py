@@ -220,8 +220,11 @@ def _why_filters(job: Job, learned: bool, data: Data, scattering: ScatteringStem
 
 def _ways(job: Job, plan: Plan, device: torch.device) -> Dict[str, Way]:
     """The models to train, in order. Those that are trained by gradients begin where the probe ends."""
-    probed, training = 'probe' in plan.names, plan.training
-    template = _probe(job, plan, device) if probed else plan.template
+    probed, training, template = 'probe' in plan.names, plan.training, plan.template
+    if probed:
+        template, choice = _probe(job, plan, device)
+        if choice.mirrored and 'augment' not in job.training:
+            training = replace(training, augment=choices.with_mirror_images(training.augment))
     if 'lr' not in job.training:
         fitted = template.get_classifier().in_features if probed and is_linear(template) else None
         training = replace(training, lr=choices.rate(bool(job.start), fitted))
@@ -241,8 +244,8 @@ def _ways(job: Job, plan: Plan, device: torch.device) -> Dict[str, Way]:
     return ways
 
 
-def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
-    """The fitted model, which the first process fits and all read from its checkpoint, also when a run goes on."""
+def _probe(job: Job, plan: Plan, device: torch.device) -> Tuple[ScatteringModel, probe.Choice]:
+    """The fitted model and its choice, which the first process makes and all read, also when a run goes on."""
     folder, file = job.output / 'checkpoint-probe', job.output / 'probe.json'
     data, candidates, balanced = plan.data, plan.candidates, plan.training.class_weights == 'balanced'
 
@@ -263,7 +266,7 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> ScatteringModel:
         f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
     _add(plan, 'features', f'{told}: {how}')
     _add(plan, 'classifier', choice.told())
-    return checkpoint.open_model(str(folder), {})
+    return checkpoint.open_model(str(folder), {}), choice
 
 
 def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.device) -> None:
@@ -302,7 +305,7 @@ def _fit_on_all(model: ScatteringModel, job: Job, plan: Plan, device: torch.devi
         both: Any = ConcatDataset([part for part in (data.train, data.val) if part is not None])
         choice = probe.Choice(**read_json(job.output / 'probe.json'))
         x, y = probe.stacked(prepared(both, model, data))
-        probe.fit(model, x, y, choice.classifier, choice.strength, balanced, device)
+        probe.fit(model, x, y, choice, balanced, device)
         checkpoint.save(model.cpu(), job.output / 'checkpoint', data.classes, data.value_range)
     wait()
     model.load_state_dict(checkpoint.load(job.output / 'checkpoint').state_dict())

@@ -20,14 +20,18 @@ SHRINKAGE = 0.1
 ALONE = 1 << 27
 
 
-def figures(kind: str, x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
+def figures(kind: str, x: np.ndarray, unseen: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray,
             balanced: bool) -> np.ndarray:
-    """Log-loss and share of right answers on a fold (2, strengths), for each strength of this kind."""
+    """Log-loss and share of right answers on a fold (2, strengths), for each strength of this kind.
+
+    Args:
+        x, unseen: features of all images, to fit to and to answer for.
+    """
     from sklearn.metrics import accuracy_score, log_loss
     from sklearn.utils.class_weight import compute_sample_weight
 
     weights = compute_sample_weight('balanced', y[test]) if balanced else None
-    classes, scores = _along_path(kind, x[train], y[train], x[test], balanced)
+    classes, scores = _along_path(kind, x[train], y[train], unseen[test], balanced)
     told = [torch.from_numpy(s).softmax(1).numpy() for s in scores]
     return np.array([[log_loss(y[test], p, labels=classes, sample_weight=weights) for p in told],
                      [accuracy_score(y[test], classes[p.argmax(1)], sample_weight=weights) for p in told]])
@@ -91,6 +95,8 @@ def span(x: Tensor) -> Tuple[Optional[Tensor], Tensor]:
     return basis, upper.T.contiguous()
 
 
-def reduced(x: Tensor) -> np.ndarray:
-    """Centred features, in coordinates of their span."""
-    return span(x - x.mean(0))[1].numpy()
+def reduced(x: Tensor, unseen: Tensor) -> Tuple[np.ndarray, np.ndarray]:
+    """Features (n, d), less the mean of the first, in coordinates of the span of these."""
+    basis, coordinates = span(x - x.mean(0))
+    others = (unseen - x.mean(0)).double()
+    return coordinates.numpy(), (others if basis is None else others @ basis).numpy()

@@ -27,18 +27,21 @@ BATCH, BATCH_NUMBERS = 256, 1 << 22
 
 
 class Choice(NamedTuple):
-    """Keywords of a model, the kind of classifier and its strength, one of `linear.STRENGTHS`, with the mean log-loss
-    and the accuracy in per cent of their cross-validation; None for both where the classes are too small for one."""
+    """Keywords of a model, the kind of classifier and its strength, one of `linear.STRENGTHS`, and whether it is fitted
+    to what images and their mirror images have in common; with the mean log-loss and the accuracy in per cent of their
+    cross-validation, None for both where the classes are too small for one."""
     kwargs: Dict[str, Any]
     classifier: str
     strength: float
+    mirrored: bool
     loss: Optional[float]
     accuracy: Optional[float]
 
     def told(self) -> str:
         """The classifier, in a line."""
         regression = f'{linear.LOGISTIC} fitted to convergence, C = {self.strength:g}'
-        return regression if self.classifier == linear.LOGISTIC else f'{linear.DISCRIMINANT} with a shrunken covariance'
+        told = regression if self.classifier == linear.LOGISTIC else f'{linear.DISCRIMINANT} with a shrunken covariance'
+        return told + ', of images and their mirror images' * self.mirrored
 
 
 def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
@@ -75,7 +78,7 @@ def best(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]],
     x, y = stacked(prepare(first))
     choice = choose(candidates, build, x, y, balanced, goes_on, device)
     model = build(choice.kwargs)
-    fit(model, as_of(x, first, model), y, choice.classifier, choice.strength, balanced, device)
+    fit(model, as_of(x, first, model), y, choice, balanced, device)
     return model, choice
 
 
@@ -110,26 +113,29 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         warnings.simplefilter('ignore', UserWarning)                    # of classes that are smaller than FOLDS
         often, splits = _folds(y)
         if not splits:
-            return Choice(dict(candidates[0]), linear.LOGISTIC, 1., None, None)
+            return Choice(dict(candidates[0]), linear.LOGISTIC, 1., False, None, None)
         if not all(_vary(x[often][train], y[often][train]) for train, _ in splits):
             kind = linear.LOGISTIC              # there is no covariance within the classes
         results: List[Choice] = []
-        with tqdm(total=len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
+        with tqdm(total=2 * len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
             first = build(candidates[0])
             for kwargs in candidates:
                 model = build(kwargs).to(device)
                 images = as_of(x, first, model)
                 fit_norms(model, images, device)
-                found = linear.reduced(features(model, images, device)[often])
-                losses, right = np.zeros((2, len(linear.STRENGTHS[kind])))
-                for train, test in splits:
-                    fold_losses, fold_right = linear.figures(kind, found, y[often].numpy(), train, test, balanced)
-                    losses, right = losses + fold_losses / len(splits), right + fold_right / len(splits)
-                    bar.update()
-                best = int(losses.argmin())
-                results.append(Choice(dict(kwargs), kind, linear.STRENGTHS[kind][best], float(losses[best]),
-                                      100 * float(right[best])))
+                unseen = features(model, images[often], device)
+                for mirrored in (False, True):
+                    seen = _common(model, images[often], unseen, device) if mirrored else unseen
+                    found = linear.reduced(seen, unseen)
+                    losses, right = np.zeros((2, len(linear.STRENGTHS[kind])))
+                    for train, test in splits:
+                        fold_losses, fold_right = linear.figures(kind, *found, y[often].numpy(), train, test, balanced)
+                        losses, right = losses + fold_losses / len(splits), right + fold_right / len(splits)
+                        bar.update()
+                    best = int(losses.argmin())
+                    results.append(Choice(dict(kwargs), kind, linear.STRENGTHS[kind][best], mirrored,
+                                          float(losses[best]), 100 * float(right[best])))
     return min(results, key=attrgetter('loss'))
 
 
@@ -154,11 +160,11 @@ def _vary(x: Tensor, y: Tensor) -> bool:
     return any((of_class != of_class[:1]).any().item() for of_class in (x[y == c] for c in y.unique()))
 
 
-def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float, balanced: bool,
-        device: torch.device) -> None:
-    """Give the norms the statistics of these images, and the classifier the weights of the kind's on their features.
+def fit(model: ScatteringModel, x: Tensor, y: Tensor, choice: Choice, balanced: bool, device: torch.device) -> None:
+    """Give the norms the statistics of these images, and the classifier the weights of the chosen on their features.
 
     Args:
+        choice: what is told of the classifier; the model is one of its keywords.
         balanced: whether classes weigh alike in the regression.
         model: one whose classifier is one linear layer on what `forward_head(x, pre_logits=True)` gives.
         x, y: images (n, C, H, W) and classes (n), each class at least once. Where their features are more than
@@ -174,16 +180,19 @@ def fit(model: ScatteringModel, x: Tensor, y: Tensor, kind: str, strength: float
         some = evenly(y, most)
         x, y = x[some], y[some]
     found = features(model, x, device)
+    if choice.mirrored:
+        found = _common(model, x, found, device)
     mean = found.mean(0)
     basis, coordinates = linear.span(found - mean)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         with linear.few_threads(coordinates.numpy()):
-            unfitted = linear.regression(strength, balanced) if kind == linear.LOGISTIC else linear.discriminant()
+            unfitted = (linear.regression(choice.strength, balanced) if choice.classifier == linear.LOGISTIC
+                        else linear.discriminant())
             fitted = unfitted.fit(coordinates.numpy(), y.numpy())
     weight, bias = (torch.from_numpy(a).double() for a in linear.coefficients(fitted))
-    if kind == linear.DISCRIMINANT:
-        weight, bias = strength * weight, strength * bias
+    if choice.classifier == linear.DISCRIMINANT:
+        weight, bias = choice.strength * weight, choice.strength * bias
     if basis is not None:
         weight = weight @ basis.T
     with torch.no_grad():
@@ -210,6 +219,16 @@ def features(model: ScatteringModel, x: Tensor, device: torch.device) -> Tensor:
     model.eval()
     return torch.cat([model.forward_head(model.forward_features(part.to(device)), pre_logits=True).float().cpu()
                       for part in x.split(_batch_size(x))]).clone()
+
+
+@torch.inference_mode()
+def _common(model: ScatteringModel, x: Tensor, found: Tensor, device: torch.device) -> Tensor:
+    """Mean features of images (n, C, H, W) and their mirror images, left for right; `found` are those of the former.
+
+    A mirror swaps features and makes none, so what a classifier that is fitted to these means says of an image it says
+    of its mirror image, but for the part of a window by which the grid of the maps moves.
+    """
+    return features(model, x.flip(3), device).add_(found).div_(2)
 
 
 def _batch_size(x: Tensor) -> int:

@@ -78,7 +78,7 @@ def test_few_images_keep_the_probe(probed, few, capsys):
     assert results['test']['accuracy'] == results['ways']['probe']['test_accuracy'] > 90        # chance is 33
     assert results['ways']['probe']['val_accuracy'] is None
     choice = json.loads((output / 'probe.json').read_text())
-    assert set(choice) == {'kwargs', 'classifier', 'strength', 'loss', 'accuracy'}
+    assert set(choice) == {'kwargs', 'classifier', 'strength', 'mirrored', 'loss', 'accuracy'}
     assert choice['kwargs']['L'] == 2
     settings = json.loads((output / 'settings.json').read_text())
     assert (settings['input_size'], settings['data'], settings['learnable']) == ([1, 28, 28], str(few), None)

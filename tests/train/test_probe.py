@@ -21,6 +21,10 @@ def model(classes, **kwargs):
     return timm.create_model('scat_linear', **kwargs)
 
 
+def of(kind, strength, mirrored=False):
+    return probe.Choice({}, kind, strength, mirrored, None, None)
+
+
 def pictures(classes, each, noise=3.):
     """A picture of each class, in noise."""
     y = torch.arange(classes).repeat(each)
@@ -38,7 +42,7 @@ def test_it_is_the_regression_on_the_plain_features(classes, pool, each, balance
     x, y = pictures(classes, each, noise=2.)
     x, y = x[:-classes // 2], y[:-classes // 2]                 # classes of two sizes
     fitted = model(classes, global_pool=pool)
-    probe.fit(fitted, x, y, linear.LOGISTIC, 0.1, balanced, CPU)
+    probe.fit(fitted, x, y, of(linear.LOGISTIC, 0.1), balanced, CPU)
     features = probe.features(fitted, x, CPU)
     assert (len(x) < features.shape[1]) == (pool == 'flat')
     expected = LogisticRegression(C=0.1, class_weight='balanced' if balanced else None, **exact)
@@ -57,7 +61,7 @@ def test_it_is_the_discriminant_analysis(classes, pool, each):
     x, y = pictures(classes, each, noise=2.)
     x, y = x[:-classes // 2], y[:-classes // 2]
     fitted = model(classes, global_pool=pool)
-    probe.fit(fitted, x, y, linear.DISCRIMINANT, 0.25, False, CPU)
+    probe.fit(fitted, x, y, of(linear.DISCRIMINANT, 0.25), False, CPU)
     unseen = x + torch.randn_like(x)
     seen, new = (probe.features(fitted, images, CPU).double() for images in (x, unseen))
     basis, coordinates = linear.span(seen - seen.mean(0))
@@ -78,7 +82,7 @@ def test_a_class_without_an_image_is_never_the_answer(kind):
         x, y = pictures(5, 12)
         some = torch.isin(y, torch.tensor(present))
         fitted = model(5)
-        probe.fit(fitted, x[some], y[some], kind, 1., False, CPU)
+        probe.fit(fitted, x[some], y[some], of(kind, 1.), False, CPU)
         with torch.inference_mode():
             p = fitted(torch.cat([x, 100 * torch.randn(200, 1, 16, 16), torch.zeros(1, 1, 16, 16)])).softmax(1)
         assert sorted(p.argmax(1).unique().tolist()) == present
@@ -117,6 +121,16 @@ def turned_and_lit(n):
     return (light * (0.5 + 0.15 * stripes + noise)).clamp(0, 1).transpose(0, 1), y
 
 
+def seen_in_mirrors(n):
+    """A line or a blot in noise, in either half; the line leans to the middle."""
+    x, y = 0.6 * torch.randn(n, 1, 16, 16), torch.arange(n) % 2
+    for image, c in zip(x, y):
+        image[0, 5:10, 3:8] += 2 * torch.eye(5) if c else torch.ones(5, 5) / 1.1
+        if torch.rand(()) < 0.5:
+            image[:] = image.flip(2)
+    return x, y
+
+
 def choose(x, y, candidates=None, balanced=False, goes_on=False):
     classes = int(y.max()) + 1
     if candidates is None:
@@ -132,6 +146,43 @@ def test_features_with_places_for_things_and_without_for_textures(make, pool, n)
     assert choice.strength in linear.STRENGTHS[choice.classifier]
     assert choice.accuracy > 75
     assert choice.loss < np.log(2)
+
+
+def test_mirror_images_where_they_are_of_the_same_class_and_not_where_they_are_of_another():
+    torch.manual_seed(0)
+    choice = choose(*seen_in_mirrors(40))
+    assert choice.mirrored
+    assert choice.accuracy > 75
+    assert choice.told().endswith(', of images and their mirror images')
+    x, y = things(40)
+    x[y == 1] = x[y == 0].flip(3)                               # all that tells the classes apart
+    choice = choose(x, y)
+    assert not choice.mirrored
+    assert choice.accuracy > 90
+    assert 'mirror' not in choice.told()
+
+
+@pytest.mark.parametrize('kind', [linear.LOGISTIC, linear.DISCRIMINANT])
+def test_a_mirror_image_gets_the_same_answer(kind):
+    """The classifier is that of the mean features of both, and what it says of one it says of the other, but for the
+    part of a window by which the grid of the maps moves."""
+    sample = data.load('sample', val_fraction=0.)
+    fitted = create('scat_linear', {'J': 2, 'L': 4}, sample, 0)
+    (x, y), (new, _) = (probe.stacked(prepared(data.few(sample.train, 10, seed), fitted, sample)) for seed in (1, 2))
+    apart = []
+    for mirrored in (False, True):
+        probe.fit(fitted, x, y, of(kind, 1., mirrored), False, CPU)
+        with torch.inference_mode():
+            found, other = fitted(new), fitted(new.flip(3))
+        apart.append(((found - other).std() / found.std()).item())
+    assert apart[0] > 0.4
+    assert apart[1] < 0.25
+    common = (probe.features(fitted, x, CPU) + probe.features(fitted, x.flip(3), CPU)) / 2
+    seen, unseen = linear.reduced(common, probe.features(fitted, new, CPU))
+    expected = linear.discriminant() if kind == linear.DISCRIMINANT else linear.regression(1., False)
+    scores = torch.from_numpy(expected.fit(seen, y.numpy()).decision_function(unseen))
+    torch.testing.assert_close((found - found.mean(1, True)).double(), scores - scores.mean(1, True), rtol=1e-3,
+                               atol=1e-2)
 
 
 def test_real_pictures_of_things_keep_their_places():
@@ -166,7 +217,7 @@ def test_features_without_turns_and_light_for_textures_that_have_both():
     assert (choice.kwargs.get('rotation'), choice.kwargs.get('log_input')) == ('average', 0.03)
     invariant = model(2, **{**of_colour, **choice.kwargs})
     torch.testing.assert_close(probe.as_of((x - mean) / std, first, invariant), x, rtol=0, atol=1e-6)
-    probe.fit(invariant, x, y, choice.classifier, choice.strength, False, CPU)
+    probe.fit(invariant, x, y, choice, False, CPU)
     unseen, classes = turned_and_lit(80)
     with torch.inference_mode():
         assert (invariant(unseen).argmax(1) == classes).float().mean() > 0.9
@@ -200,7 +251,7 @@ def test_copies_of_one_image_a_class():
     choice = choose(x, y)
     assert (choice.classifier, choice.accuracy) == (linear.LOGISTIC, 100)
     fitted = model(3, **choice.kwargs)
-    probe.fit(fitted, x, y, choice.classifier, choice.strength, False, CPU)
+    probe.fit(fitted, x, y, choice, False, CPU)
     with torch.inference_mode():
         assert torch.equal(fitted(x).argmax(1), y)
 
@@ -217,7 +268,7 @@ def test_balanced_weights_answer_the_rare_class_more_often():
     recalls = []
     for balanced in (False, True):
         fitted = model(2, global_pool='avg')
-        probe.fit(fitted, x[some], y[some], linear.LOGISTIC, 0.1, balanced, CPU)
+        probe.fit(fitted, x[some], y[some], of(linear.LOGISTIC, 0.1), balanced, CPU)
         with torch.inference_mode():
             recalls.append((fitted(x[y == 1]).argmax(1) == 1).double().mean().item())
     assert recalls[1] > recalls[0] + 0.2
@@ -280,6 +331,6 @@ def test_more_features_than_memory(monkeypatch):
     seen = []
     features = probe.features
     monkeypatch.setattr(probe, 'features', lambda m, images, d: seen.append(len(images)) or features(m, images, d))
-    probe.fit(fitted, x, y, linear.LOGISTIC, 1., False, CPU)
+    probe.fit(fitted, x, y, of(linear.LOGISTIC, 1.), False, CPU)
     assert seen == [30]
     assert (fitted(x).argmax(1) == y).float().mean() > 0.9
