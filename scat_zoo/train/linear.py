@@ -24,17 +24,24 @@ def figures(kind: str, x: np.ndarray, unseen: np.ndarray, y: np.ndarray, train: 
             balanced: bool) -> np.ndarray:
     """Log-loss and share of right answers on a fold (2, strengths), for each strength of this kind.
 
+    The loss is what it would be if one image of all that there are had a class by chance: where all answers are right,
+    the surest are not the best.
+
     Args:
         x, unseen: features of all images, to fit to and to answer for.
     """
-    from sklearn.metrics import accuracy_score, log_loss
     from sklearn.utils.class_weight import compute_sample_weight
 
     weights = compute_sample_weight('balanced', y[test]) if balanced else None
     classes, scores = _along_path(kind, x[train], y[train], unseen[test], balanced)
-    told = [torch.from_numpy(s).softmax(1).numpy() for s in scores]
-    return np.array([[log_loss(y[test], p, labels=classes, sample_weight=weights) for p in told],
-                     [accuracy_score(y[test], classes[p.argmax(1)], sample_weight=weights) for p in told]])
+    truth, by_chance = np.searchsorted(classes, y[test])[:, None], 1 / len(y)
+    found = []
+    for s in scores:
+        told = torch.from_numpy(s).log_softmax(1).numpy()
+        sure = (1 - by_chance) * np.take_along_axis(told, truth, 1)[:, 0] + by_chance * told.mean(1)
+        right = told.argmax(1) == truth[:, 0]
+        found.append((-np.average(sure, weights=weights), np.average(right, weights=weights)))
+    return np.array(found).T
 
 
 def _along_path(kind: str, x: np.ndarray, y: np.ndarray, unseen: np.ndarray,

@@ -75,7 +75,7 @@ def test_few_images_keep_the_probe(probed, few, capsys):
     assert files(output) == {'checkpoint', 'checkpoint-probe', 'probe.json', 'report.html', 'results.json',
                              'settings.json'}
     assert (results['kept'], list(results['ways'])) == ('probe', ['probe'])
-    assert results['test']['accuracy'] == results['ways']['probe']['test_accuracy'] > 90        # chance is 33
+    assert results['test']['accuracy'] == results['ways']['probe']['test_accuracy'] > 80        # chance is 33
     assert results['ways']['probe']['val_accuracy'] is None
     choice = json.loads((output / 'probe.json').read_text())
     assert set(choice) == {'kwargs', 'classifier', 'strength', 'mirrored', 'loss', 'accuracy'}
