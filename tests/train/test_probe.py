@@ -197,24 +197,24 @@ def test_real_pictures_of_things_keep_their_places():
 
 
 def test_images_that_are_all_told_apart_leave_doubts_of_others():
-    """In cross-validation the surest answers were the best, and cost a nat an image of those that came later."""
+    """The surest answers would be the best in cross-validation, and cost 0.9 nats an image of those that come later."""
     sample = data.load('sample', val_fraction=0.)
     first = {'J': 3, 'L': 2, 'global_pool': 'avgstd'}
 
-    def of_three(images, n, seed):
+    def of_two(images, n, seed):
         x, y = probe.stacked(prepared(data.few(images, n, seed), create('scat_linear', first, sample, 0), sample))
-        some = torch.isin(y, torch.tensor([1, 5, 8]))           # trousers, sandals, bags
+        some = torch.isin(y, torch.tensor([1, 8]))              # trousers and bags
         return x[some], y[some]
 
-    x, y = of_three(sample.train, 20, 0)
+    x, y = of_two(sample.train, 20, 0)
     choice = probe.choose([first], lambda kwargs: create('scat_linear', kwargs, sample, 0), x, y, False, False, CPU)
     fitted = create('scat_linear', first, sample, 0)
     probe.fit(fitted, x, y, choice, False, CPU)
     assert choice.accuracy > 97
-    assert 0.1 > choice.strength > min(linear.STRENGTHS[linear.DISCRIMINANT])
-    new, classes = of_three(sample.test, 100, 0)
+    assert min(linear.STRENGTHS[linear.DISCRIMINANT]) < choice.strength < 0.5
+    new, classes = of_two(sample.test, 100, 0)
     with torch.inference_mode():
-        assert torch.nn.functional.cross_entropy(fitted(new), classes) < 0.3
+        assert torch.nn.functional.cross_entropy(fitted(new), classes) < 0.2
 
 
 def test_what_takes_the_regression(monkeypatch):
