@@ -95,6 +95,10 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
     one image has no say. With few images there are several rounds of folds. The norms have seen the images of all
     folds, without their classes; and the accuracy is that of the best of all tried, so a little too high.
 
+    Each is tried with the mirror images too, of the regression the best alone: 400 images of CIFAR-10, 10 to 50 a
+    class, were told apart 3 to 5 points better, and where only a mirror tells classes apart, or clothes lie as they
+    are put, it is not chosen.
+
     Args:
         build: makes the model of some keywords.
         x, y: images (n, C, H, W), as the model of the first candidate takes them, and classes (n); of more than ENOUGH
@@ -117,26 +121,37 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         if not all(_vary(x[often][train], y[often][train]) for train, _ in splits):
             kind = linear.LOGISTIC              # there is no covariance within the classes
         results: List[Choice] = []
+        made: List[Tuple[ScatteringModel, Tensor, Tensor]] = []
+        first, classes = build(candidates[0]), y[often].numpy()
         with tqdm(total=2 * len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
-            first = build(candidates[0])
             for kwargs in candidates:
                 model = build(kwargs).to(device)
                 images = as_of(x, first, model)
                 fit_norms(model, images, device)
-                unseen = features(model, images[often], device)
-                for mirrored in (False, True):
-                    seen = _common(model, images[often], unseen, device) if mirrored else unseen
-                    found = linear.reduced(seen, unseen)
-                    losses, right = np.zeros((2, len(linear.STRENGTHS[kind])))
-                    for train, test in splits:
-                        fold_losses, fold_right = linear.figures(kind, *found, y[often].numpy(), train, test, balanced)
-                        losses, right = losses + fold_losses / len(splits), right + fold_right / len(splits)
-                        bar.update()
-                    best = int(losses.argmin())
-                    results.append(Choice(dict(kwargs), kind, linear.STRENGTHS[kind][best], mirrored,
-                                          float(losses[best]), 100 * float(right[best])))
+                made.append((model, images[often], features(model, images[often], device)))
+                results.append(_cross_validated(Choice(dict(kwargs), kind, 1., False, None, None), made[-1][2],
+                                                made[-1][2], classes, splits, balanced, bar))
+            plain = min(results, key=attrgetter('loss'))
+            for choice, (model, images, found) in zip(list(results), made):
+                if kind == linear.DISCRIMINANT or choice is plain:      # the regression takes its time
+                    results.append(_cross_validated(choice._replace(mirrored=True), _common(model, images, found, device),
+                                                    found, classes, splits, balanced, bar))
     return min(results, key=attrgetter('loss'))
+
+
+def _cross_validated(choice: Choice, x: Tensor, unseen: Tensor, y: np.ndarray,
+                     splits: Sequence[Tuple[np.ndarray, np.ndarray]], balanced: bool, bar: tqdm) -> Choice:
+    """The choice with the best strength and what it reaches, fitted to the features x and validated on the others."""
+    found = linear.reduced(x, unseen)
+    losses, right = np.zeros((2, len(linear.STRENGTHS[choice.classifier])))
+    for train, test in splits:
+        figures = linear.figures(choice.classifier, *found, y, train, test, balanced)
+        losses, right = losses + figures[0] / len(splits), right + figures[1] / len(splits)
+        bar.update()
+    best = int(losses.argmin())
+    return choice._replace(strength=linear.STRENGTHS[choice.classifier][best], loss=float(losses[best]),
+                           accuracy=100 * float(right[best]))
 
 
 def _folds(y: Tensor) -> Tuple[Tensor, List[Tuple[np.ndarray, np.ndarray]]]:
