@@ -6,7 +6,7 @@ and what comes from a pilot that had used test images.
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
-from .choices import INVARIANT
+from .choices import INVARIANT, SIDE
 from .loop import Training
 
 
@@ -25,7 +25,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Probe:
-    """What `scat-zoo train` does of itself with few images: `probe`, on the features that it chooses."""
+    """What `scat-zoo train` does of itself with few images: `probe`, on the features that it chooses, with these
+    keywords of the model."""
+    kwargs: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Recipe:
         selection: the validation split, and what was chosen on it.
         val_fraction: part of the training images (of the subset, if it is one) for that split.
         per_class: number of training images of each class, None for all.
+        side: of the models' images; those of more pixels are resized to about as many.
     """
     data: str
     arms: Mapping[str, Union[Arm, Probe, Average]]
@@ -53,6 +56,7 @@ class Recipe:
     val_fraction: float = 0.1
     per_class: Tuple[Optional[int], ...] = (None,)
     seeds: Tuple[int, ...] = (0,)
+    side: int = SIDE
 
 
 # Those of Gauthier et al. (Parametric Scattering Networks, CVPR 2022), from its public code.
@@ -175,6 +179,12 @@ RECIPES: Dict[str, Recipe] = {
                    'from means of coefficients, in up to 5 passes: which differences of channels, log_floor, means '
                    'alone or with deviations, and logarithms of order 0 or of the image; passes by hand'),
         per_class=(20, 5), seeds=SEEDS[:3]),
+    'neu': Recipe(
+        data='', how_to_get='the surface defects of NEU: train and test, each with a folder of 200 x 200 images a class',
+        arms={'probe': Probe(), 'log': Probe({'J': 5, 'global_pool': 'avgstd', 'log_input': 0.03})},
+        selection=('by the accuracy on half of the training images, of the other half, by file name, ten draws of 5 and '
+                   '20 images a class: 64 or 128 pixels, J of 4 and 5, the logarithm'),
+        val_fraction=0.5, per_class=(20, 5, 1), seeds=SEEDS[:3], side=128),
     'cifar10': Recipe(
         data='cifar10',
         arms=_arms(Arm('scat_resnet', {}, _CIFAR_TRAINING), 'pixelwise', filter_lr=0.01),

@@ -36,10 +36,12 @@ class Run(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Which images: the name or folder of the data, and where it lies; `select` for validation in place of the test."""
+    """Which images: the name or folder of the data, and where it lies; `select` for validation in place of the test;
+    the side of larger ones, once they are resized."""
     data: str
     root: Optional[Path]
     select: bool
+    side: int
 
 
 def run(name: str, data: Optional[str], root: Optional[Path], output: Path, select: bool, arms: List[str], jobs: int,
@@ -60,7 +62,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
         KeyboardInterrupt: after Ctrl-C; what was running goes on from there with `resume`.
     """
     recipe = _for_data(_recipe(name), data)
-    source = Source(_data_name(name, recipe, data), root, select)
+    source = Source(_data_name(name, recipe, data), root, select, recipe.side)
     _refuse_unknown('arm', arms, recipe.arms)
     arms = list(dict.fromkeys(arms or recipe.arms))
     loaded = _load(source)
@@ -69,6 +71,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     recipe = _with_sizes(recipe, loaded)
     runs = [Run(arm, size, seed) for seed in recipe.seeds for size in recipe.per_class for arm in arms]
     settings = {run: {'data': source.data, 'root': str(root), 'fingerprint': loaded.fingerprint, 'select': select,
+                      'side': source.side,
                       'val_fraction': recipe.val_fraction, **run._asdict(), **asdict(_sized(recipe, run, loaded))}
                 for run in runs}
     for run in runs:
@@ -199,7 +202,7 @@ def _data_name(name: str, recipe: Recipe, data: Optional[str]) -> str:
 def _load(source: Source) -> Data:
     """The images; with `select`, a folder's own validation images in the place of the test images."""
     data = load(source.data, source.root, 0.)
-    size, _ = choices.image_size(data.input_size[1:], None, choices.SIDE)
+    size, _ = choices.image_size(data.input_size[1:], None, source.side)
     data = data._replace(input_size=(data.input_size[0], *size))
     return data._replace(test=data.val) if source.select and data.val is not None else data
 
@@ -282,7 +285,7 @@ def _trained(run: Run, arm: Union[Arm, Probe, Average], images: Images, data: Da
         models = [checkpoint.load(output / part.name() / 'checkpoint') for part in parts]
         return Averaged(models), [], sum(_learned_numbers(output, part) for part in parts)
     if isinstance(arm, Probe):
-        candidates = choices.features(data.input_size[1:], data.input_size[0], {})
+        candidates = choices.features(data.input_size[1:], data.input_size[0], arm.kwargs)
         model, _ = probe.best(candidates, lambda kwargs: create('scat_linear', kwargs, data, run.seed),
                               lambda model: prepared(images, model, data), False, False, device)
         history = []

@@ -16,7 +16,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from scat_zoo import cli
-from scat_zoo.train import augment, checkpoint, data, study
+from scat_zoo.train import augment, checkpoint, choices, data, study
 from scat_zoo.train.images import with_channels
 from scat_zoo.train.recipes import RECIPES, SEEDS, Arm, Average, Probe
 
@@ -155,6 +155,8 @@ def test_every_recipe_tells_how_it_was_chosen_and_its_models_can_be_made(name):
             assert set(arm.of) <= set(list(made.arms)[:list(made.arms).index(name)])
             continue
         if isinstance(arm, Probe):
+            for kwargs in choices.features((made.side, made.side), 1, arm.kwargs):
+                assert timm.create_model('scat_linear', device='meta', in_chans=1, img_size=made.side, **kwargs)
             continue
         kwargs = {'num_classes': 10, 'in_chans': 1} | ({'img_size': 28} if arm.model.startswith('scat_') else {})
         assert timm.create_model(arm.model, device='meta', **{**kwargs, **arm.kwargs})
@@ -218,6 +220,21 @@ def test_a_probe_is_what_the_command_does_of_itself(folder, tmp_path, monkeypatc
         run = tmp_path / 'runs' / f'probe-seed{seed}'
         assert (run / 'checkpoint' / 'model.safetensors').read_bytes() == expected      # the images are the same
         assert json.loads((run / 'results.json').read_text())['accuracy'] == pytest.approx(found['probe'])
+
+
+def test_a_recipe_has_a_size_of_images_and_its_probes_have_keywords(folder, tmp_path, monkeypatch):
+    keywords = {'J': 2, 'L': 2, 'global_pool': 'avgstd'}
+    for side in (14, 64):
+        monkeypatch.setitem(RECIPES, 'neu', replace(RECIPES['neu'], arms={'probe': Probe(keywords)}, side=side,
+                                                    per_class=(5,), seeds=SEEDS[:1]))
+        study._load.cache_clear()
+        assert cli.main(['train', '--recipe', 'neu', '--data', str(folder), '--jobs', '1', '--output',
+                         str(tmp_path / f'{side}')]) == 0
+        run = tmp_path / f'{side}' / f'probe-5-seed{SEEDS[0]}'
+        model = checkpoint.load(run)
+        assert model.pretrained_cfg['input_size'][1:] == (min(side, 28), min(side, 28))
+        assert json.loads((run / 'checkpoint' / 'config.json').read_text())['model_args'].items() >= keywords.items()
+        assert json.loads((run / 'settings.json').read_text())['side'] == side
 
 
 def test_an_average_gives_each_model_the_images_as_it_takes_them():
