@@ -180,10 +180,10 @@ RECIPES: Dict[str, Recipe] = {
                    'alone or with deviations, and logarithms of order 0 or of the image; passes by hand'),
         per_class=(20, 5), seeds=SEEDS[:3]),
     'neu': Recipe(
-        data='', how_to_get='the surface defects of NEU: train and test, each with a folder of 200 x 200 images a class',
+        data='', how_to_get='surface defects of NEU: train and test, each with a folder of 200 x 200 images a class',
         arms={'probe': Probe(), 'log': Probe({'J': 5, 'global_pool': 'avgstd', 'log_input': 0.03})},
-        selection=('by the accuracy on half of the training images, of the other half, by file name, ten draws of 5 and '
-                   '20 images a class: 64 or 128 pixels, J of 4 and 5, the logarithm'),
+        selection=('by the accuracy on one half of the training images, by file name, from ten draws of 5 and 20 '
+                   'images a class of the other: 64 or 128 pixels, J of 4 or 5, the logarithm (one floor)'),
         val_fraction=0.5, per_class=(20, 5, 1), seeds=SEEDS[:3], side=128),
     'cifar10': Recipe(
         data='cifar10',
