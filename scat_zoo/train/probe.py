@@ -120,7 +120,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         if not all(_vary(x[often][train], y[often][train]) for train, _ in splits):
             kind = linear.LOGISTIC              # there is no covariance within the classes
         results: List[Choice] = []
-        made: List[Tuple[ScatteringModel, Tensor, Tensor]] = []
+        made: List[Tuple[ScatteringModel, Tensor]] = []
         first, classes = build(candidates[0]), y[often].numpy()
         with tqdm(total=2 * len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
                   leave=False) as bar:
@@ -128,13 +128,14 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
                 model = build(kwargs).to(device)
                 images = as_of(x, first, model)
                 fit_norms(model, images, device)
-                made.append((model, images[often], features(model, images[often], device)))
-                results.append(_cross_validated(Choice(dict(kwargs), kind, 1., False, None, None), made[-1][2],
-                                                made[-1][2], classes, splits, balanced, bar))
+                found = features(model, images[often], device)
+                made.append((model, found))
+                results.append(_cross_validated(Choice(dict(kwargs), kind, 1., False, None, None), found, found,
+                                                classes, splits, balanced, bar))
             plain = min(results, key=attrgetter('loss'))
-            for choice, (model, images, found) in zip(list(results), made):
+            for choice, (model, found) in zip(list(results), made):
                 if kind == linear.DISCRIMINANT or choice is plain:      # the regression takes its time
-                    common = _common(model, images, found, device)
+                    common = _common(model, as_of(x, first, model)[often], found, device)
                     results.append(_cross_validated(choice._replace(mirrored=True), common, found, classes, splits,
                                                     balanced, bar))
     return min(results, key=attrgetter('loss'))

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from scat_zoo import cli
-from scat_zoo.train import checkpoint, data
+from scat_zoo.train import checkpoint, data, probe
 
 ROOT = Path(__file__).parents[2]
 SMALL = ['--model-kwargs', 'L=2']
@@ -343,6 +343,16 @@ def test_an_output_among_the_images(few, capsys):
 def test_features_follow_small_images_and_given_scales(options, few, tmp_path, capsys):
     train(tmp_path / 'run', '--data', few, *options)
     assert 'features    J 1, scales [1]' in capsys.readouterr().out
+
+
+def test_who_tells_images_apart_as_in_a_mirror_trains_so(few, tmp_path, monkeypatch, capsys):
+    choose = probe.choose
+    monkeypatch.setattr(probe, 'choose', lambda *args: choose(*args)._replace(mirrored=True))
+    for options, told in (([], 'flip'), (['--augment', 'none'], 'none')):
+        train(tmp_path / told, '--data', few, *SMALL, '--learnable', '--epochs', '1', *options)
+        out = capsys.readouterr().out
+        assert re.search(rf'^  training .*augmentation {told}:', out, re.MULTILINE)
+        assert re.search('^  classifier .*, of images and their mirror images$', out, re.MULTILINE)
 
 
 def test_the_number_of_threads_changes_nothing(probed, few, tmp_path):
