@@ -1,5 +1,7 @@
 """What is kept between calls, and that it can be given back."""
 import threading
+import time
+import weakref
 
 import torch
 
@@ -40,17 +42,25 @@ def test_memory_is_given_back_and_nothing_else_changes():
     assert min(kept()) > 0
 
 
-def test_threads_may_begin_meanwhile():
+def test_a_thread_may_begin_meanwhile(monkeypatch):
+    iterating = threading.Event()
+
+    class Slow(weakref.WeakSet):
+        def __iter__(self):
+            for entry in super().__iter__():
+                iterating.set()
+                time.sleep(0.2)                 # in which another thread joins, if it may
+                yield entry
+
+    def other():
+        iterating.wait(10)
+        S(x)
+
     S, x = scat_zoo.Scattering2D(1, (8, 8), L=1), torch.rand(1, 8, 8)
-
-    def begin():
-        for _ in range(60):
-            thread = threading.Thread(target=S, args=(x,))
-            thread.start()
-            thread.join()
-
-    threads = [threading.Thread(target=begin) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        scat_zoo.empty_cache()
+    S(x)
+    monkeypatch.setattr(run, 'everyone', Slow(run.everyone))
+    thread = threading.Thread(target=other)
+    thread.start()
+    scat_zoo.empty_cache()
+    thread.join()
+    assert iterating.is_set()
