@@ -196,6 +196,25 @@ def test_real_pictures_of_things_keep_their_places():
     assert min(linear.STRENGTHS[linear.DISCRIMINANT]) < choice.strength < max(linear.STRENGTHS[linear.DISCRIMINANT])
 
 
+@pytest.mark.parametrize('kind', [linear.LOGISTIC, linear.DISCRIMINANT])
+def test_a_fold_is_fitted_to_one_set_of_features_and_answers_for_the_other(kind):
+    y = np.arange(40) % 2
+    x = np.random.RandomState(0).randn(40, 3) + 9 * y[:, None]
+    for unseen, right in ((x, 1), (9 - x, 0)):
+        assert (linear.figures(kind, x, unseen, y, np.arange(30), np.arange(30, 40), False)[1] == right).all()
+
+
+@pytest.mark.parametrize(('goes_on', 'expected'), [(False, [False, False, True, True]), (True, [False, False, True])])
+def test_mirror_images_are_tried_with_all_features_or_of_the_regression_with_the_best(goes_on, expected, monkeypatch):
+    tried, validated = [], probe._cross_validated
+    monkeypatch.setattr(probe, '_cross_validated', lambda *args: tried.append(validated(*args)) or tried[-1])
+    torch.manual_seed(0)
+    choose(*things(40), goes_on=goes_on)
+    assert [choice.mirrored for choice in tried] == expected
+    best = min(tried[:2], key=lambda choice: choice.loss)
+    assert best.kwargs in [choice.kwargs for choice in tried[2:]]
+
+
 def test_images_that_are_all_told_apart_leave_doubts_of_others():
     """The surest answers would be the best in cross-validation, and cost 0.9 nats an image of those that come later."""
     sample = data.load('sample', val_fraction=0.)
