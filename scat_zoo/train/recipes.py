@@ -143,8 +143,7 @@ RECIPES: Dict[str, Recipe] = {
         arms={**_arms(Arm('scat_linear', _FEW, _FEW_TRAINING, _FEW_BY_SIZE), 'pixelwise', 'morlet', 'equivariant'),
               'resnet': Arm('scat_resnet', _FEW_RESNET, _FEW_RESNET_TRAINING, _LONG_BY_SIZE),
               'average': Average(('fixed', 'resnet')),
-              'probe': Probe(),
-              'probe-resnet': Average(('probe', 'resnet'))},
+              'probe': Probe()},
         selection=('scat_linear: nothing on these data, log_floor and scales come from a pilot that used test images; '
                    'that an average with a residual network is best, among five models, by the accuracy on a fifth '
                    'of each subset of 50 images a class; the training of that network was chosen by hand. '
