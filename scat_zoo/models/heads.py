@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..scattering import engine
+from ..wording import brief, nearest
 from .norms import BatchNorm, share_of_batch
 
 
@@ -187,12 +188,19 @@ class ScatteringHead(nn.Module):
         self._classifier(num_classes, device, dtype)
 
     def _pool(self, in_features: int, pool_type: str) -> None:
+        if not isinstance(pool_type, str):
+            raise TypeError(f'global_pool must be the name of a pool, got {brief(repr(pool_type), 60)}')
         if pool_type == 'flat':
             self.global_pool: Union[FlatPool, MeanStdPool, SelectAdaptivePool2d] = FlatPool(self.grid)
         elif pool_type == MeanStdPool.pool_type:
             self.global_pool = MeanStdPool()
         else:
-            self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+            try:
+                self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+            except AssertionError:
+                raise ValueError(f'unknown global_pool {brief(repr(pool_type), 60)}; '
+                                 f'{nearest(pool_type, ("flat", "avgstd", "avg", "max", "avgmax", "catavgmax"))}'
+                                 ) from None
         self.pooled_features = in_features * self.global_pool.feat_mult()
 
     def _hidden(self, device: Optional[torch.device], dtype: Optional[torch.dtype]) -> None:

@@ -59,7 +59,9 @@ class Inputs(nn.Module):
         found = state_dict.get(f'{prefix}setting')
         if found is not None and found.is_meta:                 # it has no value to differ by
             return ''
-        theirs = [0, 0] if found is None else [int(value) for value in found.flatten()[:2].tolist()]
+        if found is not None and found.dtype != torch.int64:
+            return f'expected int64 for {prefix}setting, got {found.dtype}'
+        theirs = [0, 0] if found is None else found.flatten()[:2].tolist()
         if theirs == self._setting():
             return ''
         differences, floor = bool(theirs[0]), f'{theirs[-1] / PARTS:g}'

@@ -116,6 +116,7 @@ class ScatteringModel(Freezing):
             global_pool: 'flat', 'avgstd', one of timm's pool types, or '' for none.
             hidden_size: width of a hidden layer before the classifier, 0 for none.
         """
+        hidden_size = geometry.integer('head_hidden_size', hidden_size, least=0)
         self.feature_info, self.num_levels = feature_info, len(feature_info)
         self.num_features: int = feature_info[-1]['num_chs']
         self.head = ScatteringHead(self.num_features, self.num_classes, global_pool, self.pool_grid, hidden_size,

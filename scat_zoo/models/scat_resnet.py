@@ -59,10 +59,14 @@ class ScatResNet(ScatteringModel):
         if output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, got {brief(repr(output_stride), 60)}')
         of_stages = channels, depths, strides
-        if not all(isinstance(v, (tuple, list)) for v in of_stages) or len({len(v) for v in of_stages}) > 1:
+        if not all(isinstance(v, (tuple, list)) and len(v) == len(channels) > 0 for v in of_stages):
             raise ValueError('channels, depths and strides must be tuples of one length, the number of stages, got '
                              f'{brief(channels, 40)}, {brief(depths, 40)} and {brief(strides, 40)}')
-        if block not in BLOCKS:
+        channels, depths, strides = (
+            tuple(geometry.integer(f'each of {name}', number, least=1) for number in numbers)
+            for name, numbers in zip(('channels', 'depths', 'strides'), of_stages))
+        reduce_size = geometry.integer('reduce_size', reduce_size, least=1)
+        if block not in tuple(BLOCKS):
             raise ValueError(f'unknown block {brief(repr(block), 60)}; {nearest(block, BLOCKS)}')
         drop_path_rate = geometry.number('drop_path_rate', drop_path_rate, 0, 0.999, 'a share from 0 to below 1')
         super().__init__(num_classes, pool_grid=pool_grid, **kwargs)

@@ -6,7 +6,8 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..wording import brief
 
-LARGEST = 1 << 31           # pixels a side, beyond what there is memory for
+LARGEST = 1 << 31           # of any size: beyond what there is memory for
+MOST_PATHS = 1 << 17        # of which a table takes a tenth of a second
 BOUNDARIES = ('reflect', 'periodic')
 ROTATIONS = (None, 'average')
 
@@ -94,13 +95,20 @@ def check(J: Any, L: Any, max_order: Any) -> Tuple[int, int, int]:
 
     Raises:
         TypeError: if one is not an integer.
-        ValueError: if J or L is below 1 or max_order is neither 1 nor 2.
+        ValueError: if J or L is below 1, max_order is neither 1 nor 2, 2^J is beyond LARGEST, or they make more than
+            MOST_PATHS paths.
     """
     J, L, max_order = integer('J', J), integer('L', L), integer('max_order', max_order)
     if J < 1 or L < 1:
         raise ValueError(f'J and L must be at least 1, got J={brief(J, 40)}, L={brief(L, 40)}')
     if max_order not in (1, 2):
         raise ValueError(f'max_order must be 1 or 2, got {brief(max_order, 40)}')
+    if 1 << min(J, 40) > LARGEST:
+        raise ValueError(f'J={brief(J, 40)} needs images of at least 2^J pixels a side, which are too large')
+    count = sum(order_counts(J, L, max_order))
+    if count > MOST_PATHS:
+        raise ValueError(f'J={brief(J, 40)} and L={brief(L, 40)} make {brief(f"{count:,}", 40)} scattering paths, more '
+                         f'than {MOST_PATHS:,}')
     return J, L, max_order
 
 
@@ -109,7 +117,7 @@ def integer(name: str, value: Any, least: Optional[int] = None) -> int:
 
     Raises:
         TypeError: if it is none.
-        ValueError: if it is below `least`.
+        ValueError: if it is below `least`, or beyond what a size can be.
     """
     try:
         number = operator.index(value)
@@ -119,6 +127,8 @@ def integer(name: str, value: Any, least: Optional[int] = None) -> int:
         raise TypeError(f'{name} must be an integer, got {brief(repr(value), 60)}')
     if least is not None and number < least:
         raise ValueError(f'{name} must be at least {least}, got {brief(number, 40)}')
+    if abs(number) > LARGEST:
+        raise ValueError(f'{name} must be at most {LARGEST:,}, got {brief(number, 40)}')
     return number
 
 

@@ -65,5 +65,7 @@ def test_mean_and_deviation():
 
 
 def test_an_unknown_pool_is_refused():
-    with pytest.raises(AssertionError, match='Invalid pool type: nonsense'):
+    with pytest.raises(ValueError, match="unknown global_pool 'nonsense'; known: flat, avgstd, avg, max"):
         ScatteringHead(3, 7, 'nonsense', grid=(4, 4))
+    with pytest.raises(TypeError, match='global_pool must be the name of a pool, got None'):
+        ScatteringHead(3, 7, None, grid=(4, 4))

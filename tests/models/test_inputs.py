@@ -169,3 +169,10 @@ def test_channels_do_not_adapt(tmp_path):
     with pytest.raises(RuntimeError, match='in_chans'):
         timm.create_model(f'local-dir:{tmp_path / "saved"}', pretrained=True, in_chans=1)
     assert scat_zoo.with_scattering_stem('test_resnet', **BOTH, num_classes=3).scattering.colours == 5
+
+
+def test_a_setting_that_is_no_number():
+    stem = ScatteringStem(L=2, J=1, img_size=(16, 16), log_input=0.1)
+    state = {**stem.state_dict(), 'inputs.setting': torch.full((2,), float('inf'))}
+    with pytest.raises(RuntimeError, match=r'expected int64 for inputs\.setting, got torch\.float32'):
+        stem.load_state_dict(state)

@@ -162,6 +162,26 @@ def test_impossible_stages():
         timm.create_model('scat_resnet', channels=(64, 128, 256))
     with pytest.raises(ValueError, match='output_stride must be 8, 16 or 32, got 4'):
         timm.create_model('scat_resnet18', output_stride=4)
+    with pytest.raises(ValueError, match='of one length, the number of stages'):
+        timm.create_model('scat_resnet', channels=(), depths=(), strides=())
+
+
+@pytest.mark.parametrize(('keywords', 'phrase'), [
+    ({'channels': (8, None)}, 'each of channels must be an integer, got None'),
+    ({'depths': (0, 1)}, 'each of depths must be at least 1, got 0'),
+    ({'strides': (1, 10 ** 30)}, 'each of strides must be at most 2,147,483,648'),
+    ({'reduce_size': 'x'}, "reduce_size must be an integer, got 'x'"),
+    ({'block': []}, r'unknown block \[\]; known: basic, separable'),
+    ({'num_classes': 10 ** 30}, 'num_classes must be at most 2,147,483,648'),
+])
+def test_impossible_keywords(keywords, phrase):
+    with pytest.raises((ValueError, TypeError), match=phrase):
+        timm.create_model('scat_resnet', **{'num_classes': 2, **keywords})
+
+
+def test_an_impossible_hidden_layer():
+    with pytest.raises(TypeError, match="head_hidden_size must be an integer, got 'x'"):
+        timm.create_model('scat_mlp', head_hidden_size='x')
 
 
 @pytest.mark.parametrize('pool', ['flat', 'avg'])

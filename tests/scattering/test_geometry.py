@@ -23,7 +23,17 @@ def test_padding_leaves_one_sample_each_side(n, J):
 
 
 @pytest.mark.parametrize(('J', 'L', 'max_order', 'error'), [
-    (0, 8, 2, ValueError), (2, 0, 2, ValueError), (2, 8, 3, ValueError), (2.0, 8, 2, TypeError)])
+    (0, 8, 2, ValueError), (2, 0, 2, ValueError), (2, 8, 3, ValueError), (2.0, 8, 2, TypeError),
+    (10 ** 30, 8, 2, ValueError), (2, 10 ** 30, 1, ValueError)])
 def test_check_refuses(J, L, max_order, error):
     with pytest.raises(error):
         geometry.check(J, L, max_order)
+
+
+def test_more_paths_than_a_table_holds():
+    with pytest.raises(ValueError, match='J=2 and L=3000 make 9,006,001 scattering paths, more than 131,072'):
+        geometry.check(2, 3000, 2)
+    assert geometry.check(2, 3000, 1) == (2, 3000, 1)
+    with pytest.raises(ValueError, match='J=32 needs images of at least 2\\^J pixels a side, which are too large'):
+        geometry.check(32, 1, 1)
+    assert geometry.check(31, 1, 1) == (31, 1, 1)

@@ -312,7 +312,7 @@ def test_a_folder_without_a_split_some_of_it_broken(few, tmp_path, capsys):
     (['--lda-epochs', '2'], '--lda-epochs 2 needs a discriminant analysis at the end too'),
     (['--augment', 'mirror'], "invalid choice: 'mirror'"),
     (['--model-kwargs', 'scales=(9,)'], 'J=9 needs images of at least 512 pixels'),
-    (['--model-kwargs', 'global_pool=foo'], 'Invalid pool type: foo'),
+    (['--model-kwargs', 'global_pool=foo'], "unknown global_pool 'foo'; known: flat"),
     (['--model-kwargs', 'global_pool='], 'a classifier needs a pool'),
     (['--in-chans', '2'], 'these image files give 1 or 3 channels, the model takes 2'),
     (['--label-smoothing', '2'], 'label smoothing goes from 0 to 1, got 2.0'),
