@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import timm
-from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
@@ -15,6 +14,7 @@ from ..models import shipped
 from ..models.model import ScatteringModel, has_scattering
 from ..models.stem import ScatteringStem
 from ..wording import brief, nearest
+from . import vetting
 
 
 def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
@@ -62,20 +62,19 @@ def load(folder: Path) -> nn.Module:
         ValueError: in one sentence, if there is no complete checkpoint, or its weights are not finite.
     """
     folder = folder_of(folder)
-    missing = [name for name in ('config.json', 'model.safetensors') if not (folder / name).is_file()]
+    missing = [name for name in (vetting.CONFIG, vetting.WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f'no checkpoint in {brief(folder)}: expected a folder with config.json and model.safetensors, '
-                         f'{" and ".join(missing)} missing')
+        raise ValueError(f'no checkpoint in {brief(folder)}: expected a folder with {vetting.CONFIG} and '
+                         f'{vetting.WEIGHTS}, {" and ".join(missing)} missing')
     try:
-        model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        found = vetting.vet(folder)
+        with vetting.no_more_than(found):
+            model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        vetting.check_loaded(model, found)
+    except Exception as error:                          # a file may say anything
         reason = ' '.join(str(error).split())
         raise ValueError(f'the checkpoint in {brief(folder, 80)} is corrupt or does not fit: '
                          f'{brief(reason, 140)}') from error
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ValueError(f'the checkpoint in {brief(folder)} is of no use: its weights are not finite, first '
-                             f'{brief(name, 80)}')
     return model
 
 

@@ -204,8 +204,8 @@ def test_many_images_have_a_progress_bar(tmp_path, run, count, bar, capsys):
     assert len(out.splitlines()) == 2 * count
 
 
-def test_numbers_where_the_names_are_not_those_of_all_classes(tmp_path):
-    checkpoint.save(create(), tmp_path / 'checkpoint', ['only one'])
+def test_numbers_where_classes_have_no_names(tmp_path):
+    checkpoint.save(create(), tmp_path / 'checkpoint')
     assert Predictor(str(tmp_path / 'checkpoint'), CPU).classes == ['0', '1', '2']
 
 
