@@ -230,7 +230,7 @@ OTHERS = {
     'a .pth file': (['predict', 'AT/model.pth', 'AT/good'], ' is a file: expected the folder of a checkpoint or a run'),
     'half the weights': (['predict', 'AT/half', 'AT/good'], ' is corrupt or does not fit: Error while '),
     'no config': (['test', 'AT/no config'], 'config.json and model.safetensors, config.json missing'),
-    'no JSON': (['test', 'AT/no json'], ' is corrupt or does not fit: Unterminated string'),
+    'no JSON': (['test', 'AT/no json'], ' is corrupt or does not fit: config.json is no JSON: Unterminated string'),
     'a list': (['predict', 'AT/a list', 'AT/good'], ' is corrupt or does not fit: '),
     'weights of another': (['filters', 'AT/of another'], ' is corrupt or does not fit: '),
     'a later keyword': (['filters', 'AT/of the future'], 'ScatLinear has no keyword xxx'),

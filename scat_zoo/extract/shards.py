@@ -71,10 +71,7 @@ class FeatureFolder:
             raise ValueError(f'{brief(self.path)} is not empty and holds no features: choose another -o')
         _clean(self.path, {*(self.file(part).name for part in mine), *((SETTINGS, INDEX) if 0 in mine else ())})
 
-    def _check(self, before: Any) -> None:
-        if not isinstance(before, dict):
-            raise ValueError(f'{brief(self.path / SETTINGS)} is broken: expected settings, got '
-                             f'{brief(repr(before), 60)}')
+    def _check(self, before: Dict[str, Any]) -> None:
         then, now = _compared(before), _compared(json.loads(json.dumps(self.settings)))
         changes = '; '.join(_change(key, then.get(key), now.get(key)) for key in {**then, **now}
                             if then.get(key) != now.get(key))

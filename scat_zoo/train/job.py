@@ -28,7 +28,7 @@ from .distributed import rank, wait, world_size
 from .images import check_channels
 from .loop import Training, targets_of
 from .model import create, is_linear, own_side, prepared, start_from, train_one, unknown
-from .run_folder import check_folder, held, read_json, write_csv, write_json
+from .run_folder import check_folder, held, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _probe(job: Job, plan: Plan, device: torch.device) -> Tuple[ScatteringModel,
         checkpoint.save(model.cpu(), folder, data.classes, data.value_range)
         write_json(file, choice._asdict())
     wait()
-    choice = probe.Choice(**read_json(file))
+    choice = probe.read(file)
     told = ', '.join(f'{key} {value}' for key, value in choice.kwargs.items()) or 'those of the weights'
     how = 'no cross-validation, classes have one image' if choice.accuracy is None else (
         f'{choice.accuracy:.1f} % in cross-validation' + f', the best of {len(candidates)}' * (len(candidates) > 1))
@@ -303,7 +303,7 @@ def _fit_on_all(model: ScatteringModel, job: Job, plan: Plan, device: torch.devi
     data, balanced = plan.data, plan.training.class_weights == 'balanced'
     if rank() == 0:
         both: Any = ConcatDataset([part for part in (data.train, data.val) if part is not None])
-        choice = probe.Choice(**read_json(job.output / 'probe.json'))
+        choice = probe.read(job.output / 'probe.json')
         x, y = probe.stacked(prepared(both, model, data))
         probe.fit(model, x, y, choice, balanced, device)
         checkpoint.save(model.cpu(), job.output / 'checkpoint', data.classes, data.value_range)

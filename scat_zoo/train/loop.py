@@ -1,6 +1,7 @@
 """Training a classifier so that it can be stopped and resumed: `fit`, and `evaluate`."""
 import contextlib
 import copy
+import operator
 import random
 import signal
 import statistics
@@ -182,26 +183,38 @@ class _Run:
 
     def _restore(self) -> Optional[int]:
         """Go on from the file. Returns the number of threads, if it tells that."""
+        begin_anew = 'remove it to train this model from the start'
         try:
             state = torch.load(self.file, weights_only=True)
-            self.model.load_state_dict(state['model'])
-            self.optimizer.load_state_dict(state['optimizer'])
+            of_processes, progress = state['random'], state['progress']
+            if len(of_processes) == world_size():
+                self.model.load_state_dict(state['model'])
+                self.optimizer.load_state_dict(state['optimizer'])
+                torch_state, python_state, numpy_state = of_processes[rank()]
+                torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
+                random.setstate(python_state)
+                np.random.set_state(tuple(numpy_state))
+                self._go_on(**progress)
+                self.scheduler.step_update(self.done)           # there may be more epochs than before
+        # torch's own words advise to unpickle what it may hold.
         except Exception as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            raise ValueError(f'cannot resume from {brief(self.file)}, it is broken or of another model: '
-                             f'{brief(reason)}') from error
-        if len(state['random']) != world_size():
-            raise ValueError(f'cannot resume from {brief(self.file)}: it was written by {len(state["random"])} '
+            raise ValueError(f'cannot resume from {brief(self.file)}: it is broken, or of another model or version; '
+                             f'{begin_anew}') from error
+        if len(of_processes) != world_size():
+            raise ValueError(f'cannot resume from {brief(self.file)}: it was written by {len(of_processes)} '
                              f'processes, now there are {world_size()}')
-        torch_state, python_state, numpy_state = state['random'][rank()]
-        torch.set_rng_state(torch.tensor(torch_state, dtype=torch.uint8))
-        random.setstate(python_state)
-        np.random.set_state(tuple(numpy_state))
-        progress = state['progress']
-        self.done, self.loss_sum, self.history = (
-            progress['done'], progress['loss_sum'].to(self.device), progress['history'])
-        self.scheduler.step_update(self.done)                   # there may be more epochs than before
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            raise ValueError(f'cannot resume from {brief(self.file)}: its weights are not finite; {begin_anew}')
         return progress.get('threads')
+
+    def _go_on(self, done: int, loss_sum: Tensor, history: List[Dict[str, float]], threads: Optional[int] = None
+               ) -> None:
+        self.done, self.history = operator.index(done), [dict(epoch) for epoch in history]
+        self.loss_sum.copy_(loss_sum)
+        if not len(self.history) * self.updates <= self.done <= (len(self.history) + 1) * self.updates:
+            raise ValueError(f'{self.done} updates do not make {len(self.history)} epochs')
+        if threads is not None and not 1 <= operator.index(threads) <= 1 << 10:
+            raise ValueError(f'there are no {threads} threads')
 
 
 @torch.inference_mode()

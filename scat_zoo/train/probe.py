@@ -6,6 +6,7 @@ It is the floor that training has to rise above.
 """
 import warnings
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..models.model import ScatteringModel
+from ..wording import brief
 from . import linear
 from .data import Prepared
 from .loop import targets_of
+from .run_folder import read_json
 
 FOLDS, MANY_CLASSES = 5, 100
 # Images that are enough to choose features by; bytes of images or features that are kept at a time.
@@ -42,6 +45,21 @@ class Choice(NamedTuple):
         regression = f'{linear.LOGISTIC} fitted to convergence, C = {self.strength:g}'
         told = regression if self.classifier == linear.LOGISTIC else f'{linear.DISCRIMINANT} with a shrunken covariance'
         return told + ', of images and their mirror images' * self.mirrored
+
+
+def read(file: Path) -> Choice:
+    """The choice that a run wrote down.
+
+    Raises:
+        ValueError: in one sentence, if the file holds none.
+    """
+    content = read_json(file, Choice._fields)
+    choice = Choice(**{name: content[name] for name in Choice._fields})
+    if not (isinstance(choice.kwargs, dict) and choice.strength in linear.STRENGTHS.get(str(choice.classifier), ())
+            and isinstance(choice.mirrored, bool)
+            and all(value is None or isinstance(value, float) for value in choice[4:])):
+        raise ValueError(f'{brief(file)} is broken: expected the choice of a classifier, got {brief(content, 60)}')
+    return choice
 
 
 def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:

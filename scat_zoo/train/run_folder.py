@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 import filelock
 
-from ..wording import brief
+from ..wording import brief, some
 from .distributed import rank
 
 LOCK = '.lock'                  # in the output folder; see `held`
@@ -32,7 +32,7 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
         raise ValueError(f'{brief(output)} holds a run already: continue it with --resume, or choose '
                          'another --output')
     before, now = read_json(file), json.loads(json.dumps(settings))
-    if not isinstance(before, dict):
+    if not all(isinstance(before.get(name) or kind(), kind) for name, kind in (('training', dict), ('ways', list))):
         raise ValueError(f'{brief(file)} is broken: expected the settings of a run, got {brief(repr(before), 60)}')
     before, now = _comparable(before, now)
     if others and before != now:
@@ -106,16 +106,20 @@ def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> s
     return '; '.join(filter(None, changes))
 
 
-def read_json(file: Path) -> Any:
-    """What the file holds.
+def read_json(file: Path, entries: Sequence[str] = ()) -> Dict[str, Any]:
+    """What the file holds, by name.
 
     Raises:
-        ValueError: if it is no JSON.
+        ValueError: if it is no JSON, or these entries are not all in it.
     """
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{brief(file)} is broken, expected JSON: {brief(error)}') from error
+    if not isinstance(content, dict) or any(name not in content for name in entries):
+        wanted = ' '.join(['entries by name', *(['with', some(entries)] if entries else [])])
+        raise ValueError(f'{brief(file)} is broken: expected {wanted}, got {brief(repr(content), 60)}')
+    return content
 
 
 @contextlib.contextmanager

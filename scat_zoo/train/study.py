@@ -89,8 +89,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
 
 def _conclude(runs: List[Run], arms: List[str], recipe: Recipe, output: Path, of: str) -> None:
     """Write and print what the runs came to."""
-    results = [{key: value for key, value in read_json(output / run.name() / 'results.json').items()
-                if key != 'history'} for run in runs]
+    results = [{key: value for key, value in _results(output, run).items() if key != 'history'} for run in runs]
     write_json(output / 'results.json', results)
     table = tabulate(results, arms, list(recipe.per_class))
     (output / 'results.md').write_text(table)
@@ -299,7 +298,11 @@ def _trained(run: Run, arm: Union[Arm, Probe, Average], images: Images, data: Da
 
 
 def _learned_numbers(output: Path, run: Run) -> int:
-    return read_json(output / run.name() / 'results.json')['learned_numbers']
+    return _results(output, run)['learned_numbers']
+
+
+def _results(output: Path, run: Run) -> Dict[str, Any]:
+    return read_json(output / run.name() / 'results.json', [*Run._fields, 'accuracy', 'learned_numbers'])
 
 
 class Averaged(nn.Module):

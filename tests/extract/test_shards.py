@@ -86,7 +86,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path):
         FeatureFolder(tmp_path / 'thesis.tex', 3, SETTINGS).begin(range(3))
     (tmp_path / 'list').mkdir()
     (tmp_path / 'list' / 'settings.json').write_text('[]')
-    with pytest.raises(ValueError, match=r'settings.json is broken: expected settings, got'):
+    with pytest.raises(ValueError, match=r'settings.json is broken: expected entries by name, got'):
         FeatureFolder(tmp_path / 'list', 3, SETTINGS).begin(range(3))
     assert (tmp_path / 'thesis.tex').read_text() == 'mine'
 

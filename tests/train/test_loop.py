@@ -86,10 +86,51 @@ def test_it_learns(tmp_path):
     assert evaluate(model, Stripes(40), CPU) >= 95
 
 
-def test_a_broken_state_is_refused(tmp_path):
-    (tmp_path / 'state').write_bytes(b'nonsense')
-    with pytest.raises(ValueError, match='cannot resume from'):
+def broken(state, way, value):
+    *parts, last = way
+    at = state
+    for part in parts:
+        at = at[part]
+    at[last] = value
+    return state
+
+
+@pytest.mark.parametrize(('way', 'value'), [
+    (('progress', 'done'), 10 ** 9), (('progress', 'done'), -1), (('progress', 'done'), None),
+    (('progress', 'history'), [1]), (('progress', 'loss_sum'), 'x'), (('progress', 'threads'), 10 ** 6),
+    (('progress', 'more'), 1), (('progress',), None), (('random',), 3), (('random', 0), [[], [], []]),
+    (('model',), {}), (('optimizer',), []),
+])
+def test_an_entry_of_the_state_that_is_none(tmp_path, way, value):
+    run(tmp_path / 'state', Stripes(), epochs=2)
+    state = torch.load(tmp_path / 'state', weights_only=True)
+    torch.save(broken(state, way, value), tmp_path / 'state')
+    with pytest.raises(ValueError, match='state: it is broken, or of another model or version; remove it to train'):
+        run(tmp_path / 'state', Stripes(), epochs=3)
+
+
+@pytest.mark.parametrize('content', [b'nonsense', b'', b'\x80\x02cos\nsystem\n'])
+def test_a_broken_state_is_refused(tmp_path, content):
+    (tmp_path / 'state').write_bytes(content)
+    with pytest.raises(ValueError, match='cannot resume from') as caught:
         run(tmp_path / 'state', Stripes())
+    assert 'weights_only' not in str(caught.value)              # torch's advice
+
+
+def test_a_state_that_is_not_finite(tmp_path):
+    run(tmp_path / 'state', Stripes(), epochs=2)
+    state = torch.load(tmp_path / 'state', weights_only=True)
+    torch.save(broken(state, ('model', 'head.fc.bias'), state['model']['head.fc.bias'] / 0), tmp_path / 'state')
+    with pytest.raises(ValueError, match='its weights are not finite'):
+        run(tmp_path / 'state', Stripes(), epochs=3)
+
+
+def test_a_state_of_other_processes(tmp_path):
+    run(tmp_path / 'state', Stripes(), epochs=2)
+    state = torch.load(tmp_path / 'state', weights_only=True)
+    torch.save(broken(state, ('random',), state['random'] * 2), tmp_path / 'state')
+    with pytest.raises(ValueError, match='it was written by 2 processes, now there are 1'):
+        run(tmp_path / 'state', Stripes(), epochs=3)
 
 
 def test_divergence_is_told(tmp_path):

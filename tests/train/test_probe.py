@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 import scat_zoo  # noqa: F401  (registers the models)
 from scat_zoo.train import choices, data, linear, probe
 from scat_zoo.train.model import create, prepared
+from scat_zoo.train.run_folder import write_json
 
 CPU = torch.device('cpu')
 
@@ -374,3 +375,15 @@ def test_more_features_than_memory(monkeypatch):
     probe.fit(fitted, x, y, of(linear.LOGISTIC, 1.), False, CPU)
     assert seen == [30]
     assert (fitted(x).argmax(1) == y).float().mean() > 0.9
+
+
+@pytest.mark.parametrize('changed', [
+    {'kwargs': None}, {'classifier': []}, {'classifier': 'perceptron'}, {'strength': 0.3}, {'mirrored': 1},
+    {'loss': 'x'}, {'accuracy': [1]}, None])
+def test_a_choice_that_is_none(changed, tmp_path):
+    choice = probe.Choice({'J': 2}, linear.DISCRIMINANT, 0.5, True, 0.25, None)
+    write_json(tmp_path / 'probe.json', choice._asdict())
+    assert probe.read(tmp_path / 'probe.json') == choice
+    write_json(tmp_path / 'probe.json', changed and {**choice._asdict(), **changed})
+    with pytest.raises(ValueError, match='probe.json is broken: expected'):
+        probe.read(tmp_path / 'probe.json')

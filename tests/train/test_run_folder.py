@@ -86,7 +86,8 @@ def test_no_fingerprint_is_no_sign_of_the_same_images(run):
         run_folder.check_folder(run, settings(fingerprint='', data='b'), True)
 
 
-@pytest.mark.parametrize(('content', 'phrase'), [('{"model"', 'is broken'), ('[1]', 'expected the settings of a run')])
+@pytest.mark.parametrize(('content', 'phrase'), [('{"model"', 'is broken'), ('[1]', 'expected entries by name'),
+                                                  ('{"training": 3}', 'expected the settings of a run')])
 def test_broken_settings(run, content, phrase):
     (run / 'settings.json').write_text(content)
     with pytest.raises(ValueError, match=phrase):
