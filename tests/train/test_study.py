@@ -210,11 +210,13 @@ def test_a_recipe_on_a_folder_of_ones_own(name, arms, sizes, folder, tmp_path, m
 
 def test_a_probe_is_what_the_command_does_of_itself(folder, tmp_path, monkeypatch):
     shorter('fashion-few', monkeypatch)
+    few = RECIPES['fashion-few']
+    monkeypatch.setitem(RECIPES, 'fashion-few', replace(few, arms={**few.arms, 'both': Average(('probe', 'resnet'))}))
     study._load.cache_clear()
     assert cli.main(['train', '--data', str(folder), '--output', str(tmp_path / 'run')]) == 0
     found = {'probe': json.loads((tmp_path / 'run' / 'results.json').read_text())['test']['accuracy']}
     assert cli.main(['train', '--recipe', 'fashion-few', '--data', str(folder), '--arms', 'resnet', 'probe',
-                     'probe-resnet', '--jobs', '1', '--output', str(tmp_path / 'runs')]) == 0
+                     'both', '--jobs', '1', '--output', str(tmp_path / 'runs')]) == 0
     expected = (tmp_path / 'run' / 'checkpoint' / 'model.safetensors').read_bytes()
     for seed in RECIPES['fashion-few'].seeds[:3]:
         run = tmp_path / 'runs' / f'probe-seed{seed}'
