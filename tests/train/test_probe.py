@@ -385,5 +385,5 @@ def test_a_choice_that_is_none(changed, tmp_path):
     write_json(tmp_path / 'probe.json', choice._asdict())
     assert probe.read(tmp_path / 'probe.json') == choice
     write_json(tmp_path / 'probe.json', changed and {**choice._asdict(), **changed})
-    with pytest.raises(ValueError, match='probe.json is broken: expected'):
+    with pytest.raises(ValueError, match=r'probe\.json is broken: expected'):
         probe.read(tmp_path / 'probe.json')
