@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..train.run_folder import read_json
+from ..train.run_folder import naming, read_json
 from ..wording import brief
 
 SETTINGS, INDEX = 'settings.json', 'index.json'
@@ -230,8 +230,9 @@ def _put(file: Path, fill: Callable[[Path], Any]) -> None:
     for last in (False, False, True):
         partial = file.with_name(f'{file.name}.{secrets.token_hex(4)}.partial')
         try:
-            fill(partial)
-            _sync(partial)
+            with naming(file):
+                fill(partial)
+                _sync(partial)
             os.replace(partial, file)
             break
         except FileNotFoundError:                               # a process that begins has cleaned it away

@@ -1,12 +1,15 @@
 """Checkpoints: folders in timm's own format (`config.json`, `model.safetensors`), written atomically."""
+import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import timm
+from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
@@ -15,6 +18,8 @@ from ..models.model import ScatteringModel, has_scattering
 from ..models.stem import ScatteringStem
 from ..wording import brief, nearest
 from . import vetting
+
+LEFT_OVER = '.saving'           # the end of the name of a folder in which a checkpoint is being written
 
 
 def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
@@ -28,18 +33,35 @@ def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
 
     Raises:
         ValueError: if the range is none.
+        OSError: if it cannot be written; the one that was there stays.
     """
     if value_range is not None:
         value_range = _checked_range([float(v) for v in value_range], 'the value range to save')
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-', suffix=LEFT_OVER) as scratch:
         new = Path(scratch) / 'new'
-        save_for_hf(model, str(new), model_config={'label_names': list(label_names)}, safe_serialization=True)
-        _amend(new / 'config.json', model.scattering, value_range)
+        try:
+            save_for_hf(model, str(new), model_config={'label_names': list(label_names)}, safe_serialization=True)
+            _amend(new / 'config.json', model.scattering, value_range)
+        except (OSError, SafetensorError) as error:             # neither names the file
+            reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+            raise OSError(getattr(error, 'errno', None) or errno.EIO, reason, str(folder)) from error
         if folder.exists():
             os.replace(folder, Path(scratch) / 'old')
         os.replace(new, folder)
+
+
+def tidy(folder: Path) -> None:
+    """Finish, or undo, what processes that were killed while they saved left in this folder; none may be saving."""
+    for scratch in folder.glob(f'.*-*{LEFT_OVER}'):
+        target = folder / scratch.name[1:].rsplit('-', 1)[0]
+        # The old one is moved away once the new one is whole.
+        if (scratch / 'old').exists() and (scratch / 'new').exists() and not target.exists():
+            os.replace(scratch / 'new', target)
+        shutil.rmtree(scratch, ignore_errors=True)
+    for partial in folder.glob('*.partial'):
+        partial.unlink(missing_ok=True)
 
 
 def _amend(config: Path, scattering: ScatteringStem, value_range: Optional[Tuple[float, float]]) -> None:

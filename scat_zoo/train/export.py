@@ -147,8 +147,9 @@ def _open_onnx(file: Path) -> Run:
 
 def _write_pt2(model: nn.Module, x: Tensor, file: Path, about: Dict[str, Any]) -> None:
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
-    with open(file, 'wb') as stream:
-        torch.export.save(program, stream, extra_files={CARD: json.dumps(about)})
+    content = io.BytesIO()                              # a full disk would abort the process within torch
+    torch.export.save(program, content, extra_files={CARD: json.dumps(about)})
+    file.write_bytes(content.getbuffer())
 
 
 def _open_pt2(file: Path) -> Run:

@@ -10,6 +10,7 @@ from ..scattering import frame
 from ..scattering.filters import Filters
 from ..scattering.plot import draw_bank
 from . import checkpoint
+from .run_folder import whole
 
 
 def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) -> None:
@@ -27,8 +28,8 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     title = f'{Path(model_or_checkpoint).name}: {state} filters'
     if state != 'fixed':
         title += f', {stem.parametrization}{", nonexpansive" if stem.nonexpansive else ""}'
-    draw_bank(stem.filters(), start.filters(), stem.filter_parameters(), title, picture)
-
+    with whole(picture) as partial:
+        draw_bank(stem.filters(), start.filters(), stem.filter_parameters(), title, partial)
     print(f'{title}; J={stem.J}, L={stem.L}')
     if stem.filter_parameters():
         print(' j  t   angle (degrees)  wavelength (pixels)  scale (pixels)   slant')

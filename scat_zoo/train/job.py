@@ -28,7 +28,7 @@ from .distributed import rank, wait, world_size
 from .images import check_channels
 from .loop import Training, targets_of
 from .model import create, is_linear, own_side, prepared, start_from, train_one, unknown
-from .run_folder import check_folder, held, write_csv, write_json
+from .run_folder import check_folder, held, whole, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def train(job: Job, device: torch.device) -> None:
         check_folder(job.output, settings, job.resume)
     with held(job.output):
         if rank() == 0:
+            checkpoint.tidy(job.output)
             write_json(job.output / 'settings.json', settings)
             print(f'{job.start or job.model} on {job.data}: {len(data.train):,} training, {len(data.val or ()):,} '
                   f'validation and {len(data.test):,} test images of {len(data.classes)} classes '
@@ -336,7 +337,8 @@ def _finish(job: Job, plan: Plan, ways: Dict[str, Way], kept: str, start: Option
     if start is not None:
         after = ways['learned'].model.scattering.filters()
         results['ways']['learned']['filter_change'] = filters.change(start.filters(), after)
-        draw_change(start.filters(), after, output / 'filters.png')
+        with whole(output / 'filters.png') as picture:
+            draw_change(start.filters(), after, picture)
     write_json(output / 'results.json', results)
     why = 'as asked for' if plan.asked else 'by validation' if data.val is not None else ''
     print(metrics.report(ways[kept].figures), *report.compared(results, why), sep='\n')

@@ -1,6 +1,7 @@
 """Training a classifier so that it can be stopped and resumed: `fit`, and `evaluate`."""
 import contextlib
 import copy
+import io
 import operator
 import random
 import signal
@@ -177,9 +178,12 @@ class _Run:
         random_states = gathered([torch.get_rng_state().tolist(), random.getstate(), [kind, keys.tolist(), *position]])
         progress = {name: getattr(self, name) for name in ('done', 'loss_sum', 'history', 'threads')}
         if rank() == 0:
+            # torch says nothing of a full disk that tells what is wrong.
+            content = io.BytesIO()
+            torch.save({'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
+                        'progress': progress, 'random': random_states}, content)
             with whole(self.file) as partial:
-                torch.save({'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
-                            'progress': progress, 'random': random_states}, partial)
+                partial.write_bytes(content.getbuffer())
 
     def _restore(self) -> Optional[int]:
         """Go on from the file. Returns the number of threads, if it tells that."""

@@ -127,7 +127,8 @@ def whole(file: Path) -> Iterator[Path]:
     """What to write in place of this file, which it becomes at the end of the block; nothing is left of half of it.
 
     Raises:
-        OSError: at once, if there is something else than a file, or none can be written.
+        OSError: at once, if there is something else than a file, or none can be written; and where the disk is full.
+            It names the file.
     """
     if file.exists() and not file.is_file():
         raise FileExistsError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
@@ -135,11 +136,24 @@ def whole(file: Path) -> Iterator[Path]:
     partial = file.with_name(f'{file.name}.partial')
     open(partial, 'wb').close()
     try:
-        yield partial
+        with naming(file):
+            yield partial
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
     os.replace(partial, file)
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Within, an error of what is open already, as that of a full disk, names this file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            raise type(error)(error.errno, error.strerror, str(file)) from error
+        raise
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -79,6 +79,7 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
     with held(output):
         for run in runs:
             (output / run.name()).mkdir(exist_ok=True)
+            checkpoint.tidy(output / run.name())
             write_json(output / run.name() / 'settings.json', settings[run])
         print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
         averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]

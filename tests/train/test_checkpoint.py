@@ -1,5 +1,8 @@
 """Checkpoint folders."""
 import json
+import os
+import resource
+import tempfile
 
 import pytest
 import timm
@@ -146,3 +149,61 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path, damage):
     with pytest.raises(ValueError, match='checkpoint') as raised:
         checkpoint.load(folder)
     assert '\n' not in str(raised.value)
+
+
+@pytest.fixture
+def full():
+    """No file can become larger than 2,000 bytes, as where the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, request):
+    good, other = create(), create()
+    checkpoint.save(good, tmp_path / 'checkpoint')
+    request.getfixturevalue('full')
+    with pytest.raises(OSError, match='File too large') as caught:
+        checkpoint.save(other, tmp_path / 'checkpoint')
+    assert caught.value.filename == str(tmp_path / 'checkpoint')
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint']
+    again = checkpoint.load(tmp_path / 'checkpoint')
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), good.state_dict().values(), strict=True))
+
+
+def killed_at(step, model, folder, monkeypatch):
+    """Save, and be killed before the folder is replaced (0), between the two moves (1), or after them (2)."""
+    moves = []
+    replace = os.replace
+
+    def move(source, target):
+        if len(moves) == step:
+            raise SystemExit
+        moves.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, 'replace', move)
+        killed.setattr(tempfile.TemporaryDirectory, '__exit__', lambda self, *_: self._finalizer.detach() and None)
+        if step < 2:
+            with pytest.raises(SystemExit):
+                checkpoint.save(model, folder)
+        else:
+            checkpoint.save(model, folder)
+
+
+@pytest.mark.parametrize('step', [0, 1, 2])
+def test_what_a_kill_leaves_is_tidied(step, tmp_path, monkeypatch):
+    """At any moment there is a whole checkpoint, the old or the new one."""
+    old, new = create(), create()
+    checkpoint.save(old, tmp_path / 'checkpoint')
+    killed_at(step, new, tmp_path / 'checkpoint', monkeypatch)
+    (tmp_path / 'state.partial').write_bytes(b'half')
+    assert len(list(tmp_path.iterdir())) == (2 if step == 1 else 3)
+    checkpoint.tidy(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint']
+    expected = old if step == 0 else new
+    again = checkpoint.load(tmp_path / 'checkpoint')
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), expected.state_dict().values(),
+                                                 strict=True))

@@ -1,4 +1,6 @@
 """The folder of a run: whom it takes, which settings may change, files that are whole."""
+import errno
+
 import pytest
 
 from scat_zoo.train import run_folder
@@ -135,3 +137,13 @@ def test_a_file_beside_it_of_a_like_name_is_left_alone(tmp_path):
     run_folder.write_csv(file, ['a'], [[1]])
     assert other.read_text() == 'mine'
     assert sorted(tmp_path.iterdir()) == [file, other]
+
+
+def test_an_error_of_an_open_file_names_it(tmp_path):
+    with pytest.raises(OSError, match='No space left') as caught, run_folder.whole(tmp_path / 'a'):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    assert caught.value.filename == str(tmp_path / 'a')
+    with pytest.raises(FileNotFoundError) as caught, run_folder.whole(tmp_path / 'a'):
+        open(tmp_path / 'b')
+    assert caught.value.filename == str(tmp_path / 'b')
+    assert list(tmp_path.iterdir()) == []
