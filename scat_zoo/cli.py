@@ -21,6 +21,7 @@ from torch import distributed
 import scat_zoo_cli
 
 from . import __version__
+from .ending import sentence, stopped_by_sigterm, unforeseen
 from .extract import FeatureExtractor, sources
 from .extract import job as extraction
 from .extract.features import DTYPES, POOLS
@@ -32,8 +33,6 @@ from .train.loop import Training
 from .train.recipes import RECIPES
 from .train.run_folder import write_json
 from .wording import brief, nearest
-
-LONGEST = 280                   # characters of a message, before which stands what it is
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -47,7 +46,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')       # names need not be signs that the terminal knows
     try:
-        args.command(args)
+        with stopped_by_sigterm():
+            args.command(args)
         sys.stdout.flush()
     except BrokenPipeError:                             # as `| head` does: end as SIGPIPE would, without a word
         predict.discard_stdout()
@@ -59,14 +59,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError, FloatingPointError, AssertionError) as error:
         print(f'scat-zoo: error: {sentence(error)}', file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f'scat-zoo: error: {unforeseen(error)}', file=sys.stderr)
+        return 2
     return 0
-
-
-def sentence(error: BaseException) -> str:
-    """What the error says, on one line; its kind if it says nothing."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.strerror}: {brief(error.filename, 200)}'
-    return brief(' '.join(str(error).split()) or type(error).__name__, LONGEST)
 
 
 def _parser() -> argparse.ArgumentParser:

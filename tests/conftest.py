@@ -9,7 +9,7 @@ if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'            # read where Triton is imported: kernels for a GPU run on the CPU
 
 import scat_zoo
-from scat_zoo import cli
+from scat_zoo import cli, ending
 
 torch.set_num_threads(1)
 # Their tests need the extra `clients` and run when they are named: pytest tests/clients.
@@ -35,7 +35,7 @@ def _messages(monkeypatch):
         return expected
 
     def checked_tell(error):
-        check_message(error, longest=cli.LONGEST)               # what is longer would be cut
+        check_message(error, longest=ending.LONGEST)               # what is longer would be cut
         return tell(error)
 
     monkeypatch.setattr(RAISES, '__exit__', checked_leave)

@@ -12,7 +12,7 @@ import pytest
 import scat_zoo
 
 ROOT = Path(scat_zoo.__file__).parent
-COMMAND = {'scat_zoo.cli', 'scat_zoo_cli'}
+COMMAND = {'scat_zoo.cli', 'scat_zoo.ending', 'scat_zoo_cli'}
 ABOVE = {*COMMAND, 'scat_zoo.sklearn', 'scat_zoo.ray', 'scat_zoo.opacus'}      # what stands on all layers
 FORBIDDEN = {
     'scattering': {'timm', 'torchvision', 'scat_zoo.models', 'scat_zoo.train', 'scat_zoo.extract', *ABOVE},

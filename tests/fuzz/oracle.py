@@ -11,6 +11,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 from scat_zoo import cli
 
 SECONDS, LONGEST = 2., 300
+FOR_PROGRAMMERS = re.compile(r'Traceback|a fault of scat_zoo|weights_only|object has no attribute|object is not|'
+                             r'unhashable|NoneType|unexpected keyword argument|unsupported operand')
 MEGABYTES = 400                 # that an input of some kilobytes may add to the process' largest size
 
 
@@ -76,7 +78,7 @@ def _fault(code: int, err: str) -> Optional[str]:
         return f'expected one error, got {err!r}'
     if len(errors[0]) > LONGEST:
         return f'an error of {len(errors[0])} characters: {errors[0]}'
-    if re.search(r'Traceback|weights_only|object has no attribute|object is not|unhashable|NoneType', errors[0]):
+    if FOR_PROGRAMMERS.search(errors[0]):
         return f'an error for programmers: {errors[0]}'
     return None
 
