@@ -1,6 +1,8 @@
 """`python -m tests.fuzz KIND --count N`: try so many hostile inputs, and tell of each that is not taken well."""
 import argparse
 import collections
+import contextlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Counter, Dict, Iterator, Tuple
 import torch
 from tqdm import tqdm
 
-from . import checkpoints, images, oracle, states
+from . import checkpoints, command_lines, images, oracle, states
 
-KINDS = {'checkpoints': checkpoints, 'images': images, 'states': states}
+KINDS = {'checkpoints': checkpoints, 'images': images, 'states': states,
+         'command_lines': command_lines}
 
 
 def faults(kind: str, count: int, seed: int, folder: Path, codes: Counter[int]) -> Iterator[Tuple[int, str, str]]:
@@ -20,12 +23,23 @@ def faults(kind: str, count: int, seed: int, folder: Path, codes: Counter[int]) 
     make = KINDS[kind].prepare(folder)
     for i in range(count):
         trial = make(Random(f'{seed} {i}'))
-        code, fault = oracle.fault_of(trial)
+        with _within(folder):                                   # a command may write where it is
+            code, fault = oracle.fault_of(trial)
         codes[code] += 1
         if list(folder.rglob(checkpoints.UNPICKLED)):
             raise RuntimeError(f'{trial.what}: a payload ran')
         if fault is not None:
             yield i, f'{trial.arguments[0]}, {trial.what}', fault
+
+
+@contextlib.contextmanager
+def _within(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def main() -> int:

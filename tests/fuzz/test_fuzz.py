@@ -6,7 +6,8 @@ import pytest
 from .__main__ import faults
 
 
-@pytest.mark.parametrize(('kind', 'count'), [('checkpoints', 150), ('images', 120), ('states', 30)])
+@pytest.mark.parametrize(('kind', 'count'), [('checkpoints', 150), ('images', 120), ('states', 30),
+                                              ('command_lines', 40)])
 def test_hostile_inputs_are_taken_well(kind, count, tmp_path):
     codes = collections.Counter()
     assert list(faults(kind, count, 0, tmp_path, codes)) == []
