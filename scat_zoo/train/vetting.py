@@ -96,7 +96,7 @@ ENTRIES: Dict[str, Tuple[Callable[[Any], bool], str]] = {
     'num_features': (_whole, 'a whole number'), 'global_pool': (_text, 'a name'),
     'label_names': (_names, 'names'), 'model_args': (lambda v: isinstance(v, dict), 'keywords'),
     'pretrained_cfg': (lambda v: isinstance(v, dict), 'entries by name')}
-NEEDED = {'model_args', 'pretrained_cfg'}           # as they are, if they are there
+NEEDED = {'model_args', 'pretrained_cfg', 'input_size'}         # as they are, if they are there
 OF_IMAGES: Dict[str, Tuple[Callable[[Any], bool], str]] = {
     'input_size': (_image, 'channels, height and width'), 'mean': (_numbers, 'numbers'), 'std': (_numbers, 'numbers'),
     'interpolation': (lambda v: v in INTERPOLATIONS, some(INTERPOLATIONS)),
@@ -110,12 +110,14 @@ OF_TIMM = {field.name for field in dataclasses.fields(PretrainedCfg)}
 
 
 def _check_entries(config: Mapping[str, Any]) -> None:
-    images = config.get('pretrained_cfg', config)               # timm's older form has one dict of all
+    if 'pretrained_cfg' not in config:
+        raise ValueError('there is no entry pretrained_cfg')
+    images = config['pretrained_cfg']
     for entries, known in ((config, ENTRIES), (images, OF_IMAGES)):
         for name, (fits, what) in known.items():
             if name in entries and not fits(entries[name]) and (entries[name] is not None or name in NEEDED):
                 raise ValueError(f'{name} must be {what}, got {brief(repr(entries[name]), 40)}')
-    unknown = [name for name in images if name not in OF_TIMM and images is not config]
+    unknown = [name for name in images if name not in OF_TIMM]
     if unknown:
         raise ValueError(f'pretrained_cfg has no entry {brief(unknown[0], 60)}')
     if not timm.is_model(config.get('architecture') or ''):
@@ -130,7 +132,7 @@ def _check_entries(config: Mapping[str, Any]) -> None:
 
 def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]]) -> None:
     """Refuse what asks for more than the tensors hold."""
-    args, images = config.get('model_args') or {}, config.get('pretrained_cfg', config)
+    args, images = config.get('model_args') or {}, config['pretrained_cfg']
     classes = config.get('num_classes', images.get('num_classes'))
     for name, given in (('num_classes', args.get('num_classes')), ('num_classes', images.get('num_classes'))):
         if given is not None and classes is not None and given != classes:

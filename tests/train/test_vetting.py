@@ -57,6 +57,8 @@ def put(folder, way, value):
     ('pretrained_cfg.input_size', [1, 16], 'input_size must be channels, height and width, got [1, 16]'),
     ('pretrained_cfg.interpolation', 'cicubic', 'interpolation must be nearest, bilinear'),
     ('pretrained_cfg.label_offset', 1, 'label_offset must be 0, got 1'),
+    ('pretrained_cfg', ..., 'there is no entry pretrained_cfg'),
+    ('pretrained_cfg.input_size', None, 'input_size must be channels, height and width, got None'),
     ('pretrained_cfg.no_such', 1, 'pretrained_cfg has no entry no_such'),
 ])
 def test_a_config_that_asks_for_what_is_not_there(folder, way, value, phrase):
