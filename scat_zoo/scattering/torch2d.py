@@ -51,12 +51,13 @@ class ScatteringTorch2D(AllOrNothing):
                  boundary: str = 'reflect', device: Optional[torch.device] = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
-        J, L, max_order = geometry.check(J, L, max_order)
+        J = geometry.integer('J', J)
         height, width = geometry.image_size('shape', shape)
-        _check_kymatio(frontend, backend)
-        if not max(0, min(height, width)) >> J:
+        if not max(0, min(height, width)) >> max(0, J):         # kymatio's error comes before the zoo's for the same
             raise RuntimeError(f'The smallest dimension should be larger than 2^J. (J={brief(J, 20)}, '
                                f'shape={brief((height, width), 60)})')
+        J, L, max_order = geometry.check(J, L, max_order)
+        _check_kymatio(frontend, backend)
         _check_out_type(out_type)
         learnable, pre_pad = geometry.switch('learnable', learnable), geometry.switch('pre_pad', pre_pad)
         border = geometry.check_boundary(boundary, height, width, J)
