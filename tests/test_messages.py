@@ -48,6 +48,8 @@ def faults(error):
     """What is wrong with how the source words a message, unless it does so elsewhere."""
     if isinstance(error, ast.Call) and error.args and isinstance(error.args[-1], ast.Name):
         return []
+    if isinstance(error, ast.Call) and len(error.args) == 3:    # OSError's number, reason and file
+        return []
     parts = [node for node in ast.walk(error) if isinstance(node, (ast.Constant, ast.FormattedValue))]
     constant = ''.join(node.value for node in parts if isinstance(node, ast.Constant) and isinstance(node.value, str))
     values = [node for node in parts if isinstance(node, ast.FormattedValue)]

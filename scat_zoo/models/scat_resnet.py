@@ -66,7 +66,7 @@ class ScatResNet(ScatteringModel):
             tuple(geometry.integer(f'each of {name}', number, least=1) for number in numbers)
             for name, numbers in zip(('channels', 'depths', 'strides'), of_stages))
         reduce_size = geometry.integer('reduce_size', reduce_size, least=1)
-        if block not in tuple(BLOCKS):
+        if block not in tuple(BLOCKS):                  # which has no use for a hash
             raise ValueError(f'unknown block {brief(repr(block), 60)}; {nearest(block, BLOCKS)}')
         drop_path_rate = geometry.number('drop_path_rate', drop_path_rate, 0, 0.999, 'a share from 0 to below 1')
         super().__init__(num_classes, pool_grid=pool_grid, **kwargs)

@@ -22,7 +22,7 @@ from .choices import LARGEST
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 MOST_BYTES = 1 << 24            # of a config; labels of a hundred thousand classes take a tenth
-LEAST = 64                      # what a keyword may ask for of itself
+LEAST = 256                     # what a keyword may ask for without a trace in the tensors, as an average's L
 # Those that timm knows.
 INTERPOLATIONS = 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'
 CROP_MODES = 'center', 'squash', 'border'
@@ -83,7 +83,11 @@ def _text(value: Any) -> bool:
 
 
 def _names(value: Any) -> bool:
-    return _text(value) or (isinstance(value, list) and all(map(_text, value)))
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _name_or_names(value: Any) -> bool:
+    return _text(value) or _names(value)
 
 
 def _image(value: Any) -> bool:
@@ -102,7 +106,8 @@ OF_IMAGES: Dict[str, Tuple[Callable[[Any], bool], str]] = {
     'interpolation': (lambda v: v in INTERPOLATIONS, some(INTERPOLATIONS)),
     'crop_mode': (lambda v: v in CROP_MODES, some(CROP_MODES)),
     'crop_pct': (lambda v: type(v) in (int, float) and 0 < v <= 1, 'a share above 0'),
-    'pool_size': (_numbers, 'rows and columns'), 'first_conv': (_names, 'names'), 'classifier': (_names, 'names'),
+    'pool_size': (_numbers, 'rows and columns'), 'first_conv': (_name_or_names, 'names'),
+    'classifier': (_name_or_names, 'names'),
     'num_classes': (_whole, 'a whole number'), 'label_offset': (lambda v: v == 0, '0'),
     'custom_load': (lambda v: not v, 'false'), 'fixed_input_size': (lambda v: type(v) is bool, 'true or false'),
     'architecture': (_text, 'a name'), 'label_names': (_names, 'names')}
@@ -111,7 +116,7 @@ OF_TIMM = {field.name for field in dataclasses.fields(PretrainedCfg)}
 
 def _check_entries(config: Mapping[str, Any]) -> None:
     if 'pretrained_cfg' not in config:
-        raise ValueError('there is no entry pretrained_cfg')
+        raise ValueError(f'there is no entry pretrained_cfg beside {some(config)}')
     images = config['pretrained_cfg']
     for entries, known in ((config, ENTRIES), (images, OF_IMAGES)):
         for name, (fits, what) in known.items():

@@ -4,10 +4,8 @@ from pathlib import Path
 from random import Random
 from typing import Callable, Dict, List
 
-import numpy as np
-from PIL import Image
-
 from .checkpoints import KEYS
+from .images import two_classes
 from .oracle import Trial
 
 WORDS = ['', ' ', 'x', '-1', '0', '1', '2', '3', '0.5', '1e30', '1e999', 'nan', 'inf', '-inf', '1000000000000000000000',
@@ -31,13 +29,8 @@ SECONDS = {'train': 40., 'explain': 10., 'filters': 20.}        # what the good 
 
 def prepare(folder: Path) -> Callable[[Random], Trial]:
     """What makes a trial: a command on two classes of small grey images and shipped weights."""
-    grey = np.random.RandomState(0)
-    for part in ('train', 'test'):
-        for c in 'ab':
-            (folder / 'data' / part / c).mkdir(parents=True)
-            for i in range(4):
-                Image.fromarray(grey.randint(0, 256, (12, 12), np.uint8)).save(folder / 'data' / part / c / f'{i}.png')
-    data, image, out = folder / 'data', folder / 'data' / 'test' / 'a' / '0.png', folder / 'out'
+    data, out = two_classes(folder / 'data'), folder / 'out'
+    image = data / 'test' / 'a' / '0.png'
     weights = 'scat_tiny.fashion_mnist'
     good = {'train': ['--data', data, '--output', out / 'run', '--epochs', '1', '--model-kwargs', 'L=2', 'J=1'],
             'predict': [weights, image], 'explain': [weights, image, '-o', out / 'e.png'],

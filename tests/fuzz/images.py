@@ -35,6 +35,17 @@ def prepare(folder: Path) -> Callable[[Random], Trial]:
     return make
 
 
+def two_classes(folder: Path) -> Path:
+    """Make a folder of good images, four of each of two classes to train and to test."""
+    noise = np.random.RandomState(0)
+    for part in ('train', 'test'):
+        for c in 'ab':
+            (folder / part / c).mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(noise.randint(0, 256, (12, 12), np.uint8)).save(folder / part / c / f'{i}.png')
+    return folder
+
+
 def _files() -> Dict[str, bytes]:
     """Good files of each kind, all of 24 x 16 pixels."""
     grey = np.random.RandomState(0).randint(0, 256, (16, 24), np.uint8)

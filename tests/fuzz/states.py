@@ -5,14 +5,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, Callable
 
-import numpy as np
 import torch
-from PIL import Image
 
 from scat_zoo import cli
 from scat_zoo.train import loop
 
 from .checkpoints import VALUES, Payload
+from .images import two_classes
 from .oracle import Trial
 
 TRAIN = ['--model-kwargs', 'L=2', 'J=1', '--epochs', '2', '--device', 'cpu', '--no-learnable']
@@ -20,14 +19,8 @@ TRAIN = ['--model-kwargs', 'L=2', 'J=1', '--epochs', '2', '--device', 'cpu', '--
 
 def prepare(folder: Path) -> Callable[[Random], Trial]:
     """What makes a trial: `train --resume` of a run that was stopped after its first epoch, with one file changed."""
-    rng = np.random.RandomState(0)
-    for part in ('train', 'test'):
-        for c in 'ab':
-            (folder / 'data' / part / c).mkdir(parents=True)
-            for i in range(4):
-                Image.fromarray(rng.randint(0, 256, (12, 12), np.uint8)).save(folder / 'data' / part / c / f'{i}.png')
     good, bad = folder / 'good', folder / 'bad'
-    arguments = ['train', '--data', str(folder / 'data'), *TRAIN]
+    arguments = ['train', '--data', str(two_classes(folder / 'data')), *TRAIN]
     with _stopped_after_an_epoch():
         assert cli.main([*arguments, '--output', str(good)]) == 130
     files = sorted(str(path.relative_to(good)) for path in good.rglob('*') if path.is_file() and path.stat().st_size)

@@ -1,6 +1,7 @@
 """Checkpoints that ask for what they do not hold: refused at once, in one sentence."""
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -40,6 +41,7 @@ def put(folder, way, value):
     ('num_classes', True, 'num_classes must be a whole number, got True'),
     ('label_names', ['ant', 'bee'], 'there are 2 label_names for 3 classes'),
     ('label_names', [1, 2, 3], 'label_names must be names, got [1, 2, 3]'),
+    ('label_names', 'ant', "label_names must be names, got 'ant'"),
     ('model_args', None, 'model_args must be keywords, got None'),
     ('model_args.num_classes', 4, 'num_classes is both 3 and 4'),
     ('model_args.L', 3000, 'L=3000 is more than the tensors hold'),
@@ -75,6 +77,17 @@ def test_one_large_size_told_twice(folder):
     put(folder, 'model_args.img_size', [60_000, 60_000])
     put(folder, 'pretrained_cfg.input_size', [1, 60_000, 60_000])
     with pytest.raises(ValueError, match='of which 4,096 are the most'):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(('content', 'phrase'), [
+    ('[' * 100_000, 'config.json is no JSON: maximum recursion depth exceeded'),
+    (' ' * vetting.MOST_BYTES + '{}', 'config.json is larger than 16,777,216 bytes'),
+    ('3', 'config.json must hold entries by name, got 3'),
+])
+def test_a_config_that_is_none(folder, content, phrase):
+    (folder / 'config.json').write_text(content)
+    with pytest.raises(ValueError, match=phrase):
         checkpoint.load(folder)
 
 
@@ -121,8 +134,11 @@ def test_learned_filters_that_are_not_there(folder):
 
 def test_many_modules_are_not_built(folder):
     found = vetting.vet(folder)
-    with vetting.no_more_than(found), pytest.raises(ValueError, match='it asks for more parameters than its'):
-        timm.create_model('scat_resnet', L=2, channels=(8, 8), depths=(90, 1))
-    timm.create_model('scat_resnet', L=2, channels=(8, 8), depths=(90, 1))     # behind it, anything may be built
+    with vetting.no_more_than(found):
+        with pytest.raises(ValueError, match='it asks for more parameters than its'):
+            timm.create_model('scat_resnet', L=2, channels=(8, 8), depths=(90, 1))
+        with ThreadPoolExecutor() as pool:                      # another thread may build what it likes
+            pool.submit(timm.create_model, 'scat_resnet', L=2, channels=(8, 8), depths=(90, 1)).result()
+    timm.create_model('scat_resnet', L=2, channels=(8, 8), depths=(90, 1))     # and so may this one afterwards
 
 
