@@ -155,10 +155,12 @@ def fold(spectrum: Tensor, octaves: int) -> Tensor:
 
 def modulus(z: Tensor) -> Tensor:
     """|z| of pairs (..., 2), with all derivatives 0 where z = 0."""
-    squares = z * z
-    square = squares[..., 0] + squares[..., 1]
-    zero = square == 0
-    return square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+    largest = z.detach().abs().amax(-1)
+    zero = largest == 0
+    size = largest.masked_fill(zero, 1.0)                       # squares of tiny and of huge numbers are none
+    shares = z / size.unsqueeze(-1)
+    square = shares[..., 0] * shares[..., 0] + shares[..., 1] * shares[..., 1]
+    return square.masked_fill(zero, 1.0).sqrt() * size.masked_fill(zero, 0.0)
 
 
 def _fft(x: Tensor) -> Tensor:

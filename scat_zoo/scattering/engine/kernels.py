@@ -141,13 +141,15 @@ def _modulus(z, grads, out, count, BACK: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < count
     re, im = tl.split(tl.load(_pairs(z, place), mask=mask[:, None], other=0.))
-    u = tl.sqrt(re * re + im * im)
+    size = tl.maximum(tl.abs(re), tl.abs(im))                   # squares of tiny and of huge numbers are none
+    divisor = tl.where(size == 0, 1., size)
+    re, im = re / divisor, im / divisor
+    u = tl.sqrt(re * re + im * im)                              # 1 or more, but where z is 0
     if BACK:
-        grad = tl.load(grads + place, mask=mask, other=0.)
-        grad = tl.where(u > 0, grad / tl.where(u > 0, u, 1.), 0.)
+        grad = tl.load(grads + place, mask=mask, other=0.) / tl.where(u > 0, u, 1.)
         tl.store(_pairs(out, place), tl.join(re * grad, im * grad), mask=mask[:, None])
     else:
-        tl.store(out + place, u, mask=mask)
+        tl.store(out + place, u * size, mask=mask)
 
 
 def modulus(z: Tensor) -> Tensor:

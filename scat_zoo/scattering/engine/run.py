@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import torch
 from torch import Tensor
 
-from . import cascade, matrices, upstream
+from . import cascade, matrices, ranges, upstream
 from .cascade import Constants
 from .plan import Plan, Read, reads, shapes
 from .program import Program
@@ -52,6 +52,8 @@ class Memory:
             tensors = result if isinstance(result, tuple) else (result,)
             size = sum(t.numel() * t.element_size() for t in tensors if t is not None)
             entry = key, hat.clone(), result, size
+        if not torch.equal(hat, hat):                           # NaN: it would never be found again
+            return result
         with self.lock:
             kept, room = [entry], REMEMBERED - size
             for other in self.entries:
@@ -167,6 +169,15 @@ def spread(prepare: Callable[..., Callable], chunks: List[Tuple[Tensor, ...]], l
 
 def forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
             differentiated: bool) -> Tuple[List[Tensor], List[Any]]:
+    size = ranges.steps(x)
+    if not any(size):
+        return _forward(x, filters, needs, plan, differentiated)
+    outs, known = _forward(ranges.times(x, [-count for count in size]), filters, needs, plan, differentiated)
+    return [ranges.times(out, size) for out in outs], known
+
+
+def _forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
+             differentiated: bool) -> Tuple[List[Tensor], List[Any]]:
     known = constants(plan, filters, needs, complete=differentiated)
     outs = [x.new_empty(len(x), *shape) for shape in shapes(plan)]
     size = cascade.maps_at_a_time(plan)
@@ -200,6 +211,26 @@ def forward(x: Tensor, filters: Sequence[Tensor], needs: Sequence[bool], plan: P
 
 def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
              kept: Optional[List[Any]]) -> List[Optional[Tensor]]:
+    sizes = list(zip(ranges.steps(x), ranges.steps(*grads)))
+    if not any(map(any, sizes)):
+        return _backward(x, filters, grads, needs, plan, kept)
+    grad_x = torch.empty_like(x) if needs[0] else None
+    total: List[Optional[Tensor]] = [None] * len(filters)
+    for pair in set(sizes):                                     # maps of one size at a time
+        rows = torch.tensor([i for i, found in enumerate(sizes) if found == pair])
+        of_x, of_grad = ([count] * len(rows) for count in pair)
+        inner, *parts = _backward(ranges.times(x[rows], [-count for count in of_x]), filters,
+                                  [ranges.times(grad[rows], [-count for count in of_grad]) for grad in grads],
+                                  needs, plan, kept)
+        if grad_x is not None and inner is not None:
+            grad_x[rows] = ranges.times(inner, of_grad)
+        parts = [None if part is None else ranges.times(part[None], [sum(pair)])[0] for part in parts]
+        total = [part if before is None else before + part for before, part in zip(total, parts)]
+    return [grad_x, *total]
+
+
+def _backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool], plan: Plan,
+              kept: Optional[List[Any]]) -> List[Optional[Tensor]]:
     known = constants(plan, filters, needs[1:]) if kept is None else kept
     by_level = Constants(*plan.by_level(known))
     grad_x = torch.empty_like(x) if needs[0] else None

@@ -89,12 +89,14 @@ def test_only_the_gradients_that_are_needed(needs_x):
         assert found is None or torch.equal(found, right)
 
 
-def test_no_gradient_where_there_is_nothing():
-    """The modulus has the gradient 0 at 0, also where the square of a tiny number is 0."""
+def test_moduli_of_any_size():
+    """The modulus has the gradient 0 at 0, and there alone: of a tiny number, whose square is 0, it has its own."""
     from scat_zoo.scattering.engine import kernels
-    z = torch.tensor([0, 3 + 4j, 1e-30], dtype=torch.complex64, device=DEVICE)
-    assert kernels.modulus(z).tolist() == [0, 5, 0]
-    assert kernels.modulus_to_maps(z, torch.tensor([1., 10., 1.], device=DEVICE)).tolist() == [0, 6 + 8j, 0]
+    z = torch.tensor([0, 3 + 4j, 1e-30, 3e30 + 4e30j], dtype=torch.complex64, device=DEVICE)
+    assert torch.allclose(kernels.modulus(z), torch.tensor([0, 5, 1e-30, 5e30], device=DEVICE), rtol=1e-6, atol=0)
+    grads = kernels.modulus_to_maps(z, torch.tensor([1., 10., 1., 1e30], device=DEVICE))
+    right = torch.tensor([0, 6 + 8j, 1, 6e29 + 8e29j], dtype=torch.complex64, device=DEVICE)
+    assert torch.allclose(grads, right, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize('parametrization', ['pixelwise', 'morlet'])
