@@ -33,8 +33,8 @@ def create(name: str, kwargs: Dict[str, Any], data: Data, seed: int) -> Any:
         raise unknown(name)
     of_timm = [key for key in kwargs if key in TIMMS]
     if of_timm:
-        raise ValueError(f'{of_timm[0]} cannot be one of the model keywords: --from gives weights to start '
-                         'from, --device the device')
+        raise ValueError(f'{of_timm[0]} cannot be one of the model keywords: --from gives weights to start from, '
+                         '--device the device, --amp half precision')
     random_seed(seed)
     channels, height, width = data.input_size
     defaults: Dict[str, Any] = {'num_classes': len(data.classes), 'in_chans': channels}

@@ -21,7 +21,7 @@ from .data import Data, Images, few, load, split
 from .loop import evaluate, targets_of
 from .model import create, prepared, train_one
 from .recipes import RECIPES, Arm, Average, Probe, Recipe
-from .run_folder import check_folder, held, read_json, write_json
+from .run_folder import check_folder, held, read_json, whole, write_json
 
 
 class Run(NamedTuple):
@@ -93,7 +93,8 @@ def _conclude(runs: List[Run], arms: List[str], recipe: Recipe, output: Path, of
     results = [{key: value for key, value in _results(output, run).items() if key != 'history'} for run in runs]
     write_json(output / 'results.json', results)
     table = tabulate(results, arms, list(recipe.per_class))
-    (output / 'results.md').write_text(table)
+    with whole(output / 'results.md') as partial:
+        partial.write_text(table)
     print(f'{of} accuracy in per cent\n\n{table}')
 
 
