@@ -17,7 +17,8 @@ from .. import __version__
 from ..wording import brief
 from . import sources
 from .features import FeatureExtractor, Reader, finite, not_finite, stacked
-from .shards import INDEX, FeatureFolder
+from .reading import INDEX
+from .shards import FeatureFolder
 
 SAID = 20                       # images that cannot be read that a process tells of one by one
 

@@ -1,36 +1,28 @@
-"""The folder of features: files that are whole or not there, which of them there are, and reading them back.
+"""The folder of features: files that are whole or not there, and which of them there are; reading.py reads them back.
 
 FOLDER holds `settings.json` from the start, `features-00000-of-00013.safetensors` and so on as they are done, and
 `index.json` once all are. A file holds the tensor `features` (rows, ...) and one entry of metadata, `scat_zoo`, JSON of
-`paths` (a row each), `left_out` (path and reason), `sizes` of the files read, `sha256` and `settings`.
+`part` (its number), `paths` (a row each), `left_out` (path and reason), `sizes` of the files read, `sha256` and
+`settings`.
 """
 import contextlib
-import hashlib
 import json
 import os
 import re
 import secrets
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Union
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..train.run_folder import naming, read_json
 from ..wording import brief
+from .reading import INDEX, Header, checksum, compared, digest, file_name, read_header, read_rows
 
-SETTINGS, INDEX = 'settings.json', 'index.json'
+SETTINGS = 'settings.json'
 PARTIAL = re.compile(r'(.+)\.[0-9a-f]{8}\.partial')             # name of a file that is being written
 LARGEST = 100_000_000                                           # bytes of a safetensors file's header
-INFORMATIVE = ('scat_zoo', 'data')                              # settings on which no row depends
-
-
-class Features(NamedTuple):
-    """Rows of features (N, ...), and the name of each: the path of its file, or its key in a tar file."""
-    features: Tensor
-    paths: List[str]
 
 
 class FeatureFolder:
@@ -44,10 +36,10 @@ class FeatureFolder:
 
     def __init__(self, path: Union[str, Path], parts: int, settings: Dict[str, Any]) -> None:
         self.path, self.parts, self.settings = Path(path), parts, settings
-        self.digest = hashlib.sha256(json.dumps(_compared(settings), sort_keys=True).encode()).hexdigest()[:16]
+        self.digest = digest(settings)
 
     def file(self, part: int) -> Path:
-        return self.path / f'features-{part:05}-of-{self.parts:05}.safetensors'
+        return self.path / file_name(part, self.parts)
 
     def begin(self, mine: Sequence[int]) -> None:
         """Make it, or see that it holds features of the same settings; remove what was left of these parts half done.
@@ -63,37 +55,44 @@ class FeatureFolder:
         except OSError as error:
             raise ValueError(f'cannot write to {brief(self.path)}: {error.strerror}; choose another -o') from error
         # In this order, since another process may just have begun.
-        if (self.path / SETTINGS).exists():
-            self._check(read_json(self.path / SETTINGS))
-        elif all(PARTIAL.fullmatch(name) for name in names):
-            _put(self.path / SETTINGS, lambda file: file.write_text(json.dumps(self.settings, indent=2)))
-        else:
+        own = {SETTINGS, INDEX, *(self.file(part).name for part in mine)}
+        for file in (self.path / name for name in names if name in own):
+            if file.exists() and not file.is_file():
+                raise ValueError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
+        before = read_json(self.path / SETTINGS) if (self.path / SETTINGS).exists() else None
+        if before is not None:
+            self._check(before)
+        elif not all(PARTIAL.fullmatch(name) for name in names):
             raise ValueError(f'{brief(self.path)} is not empty and holds no features: choose another -o')
-        _clean(self.path, {*(self.file(part).name for part in mine), *((SETTINGS, INDEX) if 0 in mine else ())})
+        # What is told in other words, as 0.0 for 0, would give the index another digest than the files have.
+        if before is None or digest(before) != self.digest:
+            _put(self.path / SETTINGS, lambda file: file.write_text(json.dumps(self.settings, indent=2)))
+        _clean(self.path, own if 0 in mine else own - {SETTINGS, INDEX})
 
     def _check(self, before: Dict[str, Any]) -> None:
-        then, now = _compared(before), _compared(json.loads(json.dumps(self.settings)))
+        then, now = compared(before), compared(json.loads(json.dumps(self.settings)))
         changes = '; '.join(_change(key, then.get(key), now.get(key)) for key in {**then, **now}
                             if then.get(key) != now.get(key))
         if changes:
             raise ValueError(f'{brief(self.path, 80)} holds features with other settings: {brief(changes, 120)}; take '
                              'the same ones to go on, or choose another -o')
 
-    def record(self, part: int) -> Optional[Dict[str, Any]]:
+    def header(self, part: int) -> Optional[Header]:
         """What the part's file says of itself; None if there is none that is whole.
 
         Raises:
             ValueError: in one sentence, if it was made with other settings.
         """
         file = self.file(part)
-        record = read_record(file) if file.exists() else None
-        if record is not None and record['settings'] != self.digest:
+        header = read_header(file)
+        if header is not None and header.record['settings'] != self.digest:
             raise ValueError(f'{brief(file)} was made with other settings than {SETTINGS} beside it tells: delete the '
                              'folder, or choose another -o')
-        return record
+        # Another's file may have been put there; the first versions told no number.
+        return header if header is not None and header.record.get('part', part) == part else None
 
     def is_done(self, part: int, files: Sequence[str], sizes: Sequence[int]) -> bool:
-        """Whether the part's features are there.
+        """Whether the part's features are there, with their checksum.
 
         Args:
             files, sizes: what they are made of, as it is now. A size of -1, now or then, is not known.
@@ -101,14 +100,14 @@ class FeatureFolder:
         Raises:
             ValueError: in one sentence, if one of these files has changed since.
         """
-        record = self.record(part)
-        if record is None:
+        header = self.header(part)
+        if header is None or len(header.record['sizes']) != len(files):
             return False
-        for file, now, then in zip(files, sizes, record['sizes']):
+        for file, now, then in zip(files, sizes, header.record['sizes']):
             if now != then and -1 not in (now, then):
                 raise ValueError(f'{brief(file, 100)} had {then:,} bytes when its features were written, and has '
                                  f'{now:,}: delete {self.file(part).name} to have them written anew')
-        return True
+        return read_rows(self.file(part), header) is not None
 
     def write(self, part: int, features: Tensor, paths: Sequence[str], left_out: Sequence[Sequence[str]],
               sizes: Sequence[int]) -> None:
@@ -124,8 +123,8 @@ class FeatureFolder:
             ValueError: if names are too long for the header of a file.
             OSError: if it cannot be written.
         """
-        record = json.dumps({'paths': list(paths), 'left_out': list(left_out), 'sizes': list(sizes),
-                             'sha256': _checksum(features, paths), 'settings': self.digest})
+        record = json.dumps({'part': part, 'paths': list(paths), 'left_out': list(left_out), 'sizes': list(sizes),
+                             'sha256': checksum(features, paths), 'settings': self.digest})
         if len(json.dumps(record)) + 1000 > LARGEST:
             raise ValueError(f'the names of {len(paths):,} rows take {len(record):,} bytes, more than the header of a '
                              'file holds: take fewer rows a file')
@@ -139,84 +138,24 @@ class FeatureFolder:
         names = set(os.listdir(self.path))
         if not all(self.file(part).name in names for part in range(self.parts)):
             return None
-        shards = []
+        shards, rows = [], set()
         for part in range(self.parts):
-            record = self.record(part)
-            if record is None:
+            header = self.header(part)
+            if header is None:
                 return None
-            shards.append({'file': self.file(part).name, 'rows': len(record['paths']),
-                           'left_out': len(record['left_out']), 'sha256': record['sha256']})
-        with safe_open(self.file(0), 'pt') as first:
-            features = first.get_slice('features')
-            shape, dtype = features.get_shape()[1:], features.get_dtype()
+            rows.add((*header.shape, header.dtype))
+            shards.append({'file': self.file(part).name, 'rows': header.rows,
+                           'left_out': len(header.record['left_out']), 'sha256': header.record['sha256']})
+        if len(rows) > 1:
+            raise ValueError(f'the files of {brief(self.path)} hold rows of {len(rows)} shapes or dtypes: delete the '
+                             'folder, or choose another -o')
+        (*shape, dtype), = rows
         settings = read_json(self.path / SETTINGS)
         index = {'rows': sum(shard['rows'] for shard in shards), 'shape': shape, 'dtype': dtype,
                  'left_out': sum(shard['left_out'] for shard in shards), 'settings': settings, 'shards': shards}
         _put(self.path / INDEX, lambda file: file.write_text(json.dumps(index, indent=2)))
         _clean(self.path, None)
         return index
-
-
-def load(folder: Union[str, Path], shards: Union[int, Sequence[int], None] = None) -> Features:
-    """All rows of a folder of `scat-zoo extract`, or those of some of its files, in memory.
-
-    Args:
-        shards: numbers of the files, or one.
-
-    Raises:
-        ValueError: in one sentence, if the folder is not complete, there is no such file, or one is not what was
-            written.
-    """
-    folder = Path(folder)
-    if not (folder / INDEX).is_file():
-        raise ValueError(f'no {INDEX} in {brief(folder)}: `scat-zoo extract` writes it once all features are there, '
-                         'and goes on by the same command')
-    index = read_json(folder / INDEX)
-    known = index['shards']
-    numbers = list(range(len(known)) if shards is None else [shards] if isinstance(shards, int) else shards)
-    if any(number not in range(len(known)) for number in numbers):
-        raise ValueError(f'{brief(folder)} has the files 0 to {len(known) - 1}, got shards={brief(numbers, 60)}')
-    entries = [known[number] for number in numbers]
-    rows = sum(entry['rows'] for entry in entries)
-    dtype = {'F32': torch.float32, 'F16': torch.float16}[index['dtype']]
-    features = torch.empty(rows, *index['shape'], dtype=dtype)
-    paths: List[str] = []
-    for entry in entries:
-        file = folder / entry['file']
-        record = read_record(file)
-        if record is None:
-            raise ValueError(f'{brief(file)} is missing or broken: delete it, and `scat-zoo extract` with the same '
-                             'options writes it anew')
-        with safe_open(file, 'pt') as stored:
-            part = stored.get_tensor('features')
-        if _checksum(part, record['paths']) != entry['sha256']:
-            raise ValueError(f'{brief(file)} does not have the checksum that {INDEX} tells: delete it, and `scat-zoo '
-                             'extract` with the same options writes it anew')
-        features[len(paths):len(paths) + len(part)] = part
-        paths += record['paths']
-    return Features(features, paths)
-
-
-def read_record(file: Path) -> Optional[Dict[str, Any]]:
-    """What a file of features says of itself; None if it is not there, or not whole."""
-    try:
-        with safe_open(file, 'pt') as stored:
-            return json.loads((stored.metadata() or {})['scat_zoo'])
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
-
-
-def _checksum(features: Tensor, paths: Sequence[str]) -> str:
-    """SHA-256 of the tensor's bytes and then of the paths as JSON."""
-    found = hashlib.sha256(features.numpy().data)
-    found.update(json.dumps(list(paths)).encode())
-    return found.hexdigest()
-
-
-def _compared(settings: Dict[str, Any]) -> Dict[str, Any]:
-    # Weights are the same in whatever folder they lie.
-    left_out = (*INFORMATIVE, 'model') if settings.get('weights') else INFORMATIVE
-    return {key: value for key, value in settings.items() if key not in left_out}
 
 
 def _change(key: str, then: Any, now: Any) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from scat_zoo import cli
 from scat_zoo.extract import FeatureExtractor, job, load, shards, sources
+from scat_zoo.extract.reading import read_header
 
 from .pictures import MODEL, png, write, write_tar
 
@@ -204,12 +205,12 @@ def test_broken_images_left_out(some_broken, extractor, tmp_path, capsys):
     assert 'done: 7 rows, 2 left out' in capsys.readouterr().out
     features, paths = load(tmp_path / 'out')
     assert paths == [f'{i:03}.png' for i in range(8) if i != 4]
-    record = shards.read_record(tmp_path / 'out' / 'features-00001-of-00003.safetensors')
+    record = read_header(tmp_path / 'out' / 'features-00001-of-00003.safetensors').record
     (name, reason), = record['left_out']
     assert name == '004.png'
     assert reason.startswith('cannot read the image')
     job.run(extractor, sources.find([str(some_broken)], 9), tmp_path / 'one', skip_broken=True)  # three batches
-    record = shards.read_record(tmp_path / 'one' / 'features-00000-of-00001.safetensors')
+    record = read_header(tmp_path / 'one' / 'features-00000-of-00001.safetensors').record
     assert [name for name, _ in record['left_out']] == ['004.png', '008.png']
     write(some_broken, 9)
     job.run(extractor, sources.find([str(some_broken)], 3), tmp_path / 'whole')

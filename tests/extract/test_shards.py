@@ -1,5 +1,6 @@
 """The folder of features: what is written is whole, is read back, and belongs to one set of settings."""
 import json
+import os
 
 import pytest
 import torch
@@ -111,7 +112,40 @@ def test_a_broken_file_counts_as_not_there(damage, tmp_path):
     folder.write(1, ROWS[2:2], [], [], [3])
     assert folder.finish()['rows'] == 5
     file.unlink()
-    with pytest.raises(ValueError, match=r'features-00001-of-00003.safetensors is missing or broken: delete it'):
+    with pytest.raises(ValueError, match=r'features-00001-of-00003.safetensors is missing or broken: `scat-zoo'):
+        load(tmp_path)
+
+
+def test_the_file_of_another_part_counts_as_not_there(tmp_path):
+    folder = whole(tmp_path)
+    folder.file(0).write_bytes(folder.file(2).read_bytes())
+    assert not folder.is_done(0, ['a', 'b', 'c'], [10, 10, -1])
+    assert folder.finish() is None
+
+
+def test_settings_told_in_other_words_are_those_of_the_files(tmp_path):
+    folder = whole(tmp_path)
+    (tmp_path / 'settings.json').write_text(json.dumps({**SETTINGS, 'level': 0.0, 'none': None}))
+    folder.begin(range(3))
+    folder.finish()
+    assert load(tmp_path).paths == PATHS
+
+
+def test_rows_of_other_shapes_make_no_index(tmp_path):
+    folder = whole(tmp_path)
+    folder.write(1, torch.zeros(1, 3), ['x.png'], [], [3])
+    with pytest.raises(ValueError, match='hold rows of 2 shapes or dtypes: delete the folder'):
+        folder.finish()
+
+
+@pytest.mark.parametrize('name', ['settings.json', 'index.json', 'features-00001-of-00003.safetensors'])
+def test_what_is_no_file_is_left_alone(name, tmp_path):
+    folder = whole(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)                                  # which would be waited for
+    with pytest.raises(ValueError, match=f'expected a file, or none yet, at .*{name}: what is there is something'):
+        folder.begin(range(3))
+    with pytest.raises(ValueError, match=r'no index.json in'):
         load(tmp_path)
 
 
@@ -121,8 +155,9 @@ def test_flipped_bits_are_noticed(tmp_path):
     content = bytearray(folder.file(2).read_bytes())
     content[-1] ^= 1
     folder.file(2).write_bytes(content)
-    with pytest.raises(ValueError, match=r'00002-of-00003.safetensors does not have the checksum'):
+    with pytest.raises(ValueError, match=r'00002-of-00003.safetensors holds rows that are not .* of its checksum'):
         load(tmp_path)
+    assert not folder.is_done(2, ['c', 'd', 'e'], [10, 10, -1])
     with pytest.raises(ValueError, match=r'no index.json in .*absent'):
         load(tmp_path / 'absent')
 

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz KIND --count N`: try so many hostile inputs, and tell of each that is not taken well."""
+"""`python -m tests.fuzz KIND --count N`: try so many hostile inputs, or kills, and tell of each not taken well."""
 import argparse
 import collections
 import contextlib
@@ -12,10 +12,10 @@ from typing import Counter, Dict, Iterator, Tuple
 import torch
 from tqdm import tqdm
 
-from . import checkpoints, command_lines, images, oracle, states
+from . import checkpoints, command_lines, features, images, kills, oracle, states
 
 KINDS = {'checkpoints': checkpoints, 'images': images, 'states': states,
-         'command_lines': command_lines}
+         'command_lines': command_lines, 'features': features, 'kills': kills}
 
 
 def faults(kind: str, count: int, seed: int, folder: Path, codes: Counter[int]) -> Iterator[Tuple[int, str, str]]:
@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0                                   # no thread beside: `kills` copies this process
     found: Dict[str, int] = {}
     for kind in args.kinds:
         began, codes = time.monotonic(), collections.Counter()

@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 import traceback
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 from scat_zoo import cli
 
@@ -17,12 +17,13 @@ MEGABYTES = 400                 # that an input of some kilobytes may add to the
 
 
 class Trial(NamedTuple):
-    """A command to try: its arguments, what is hostile in its input, whether it must be refused, and within what time
-    it must end."""
+    """A command to try: its arguments, what is hostile in its input, whether it must be refused, within what time it
+    must end, and what takes the arguments and gives the exit code, in place of the command line."""
     arguments: List[str]
     what: str
     refused: bool
     seconds: float = SECONDS
+    main: Callable[[List[str]], int] = cli.main
 
 
 class Ended(NamedTuple):
@@ -38,7 +39,7 @@ class _TooLong(BaseException):
 
 def fault_of(trial: Trial) -> Tuple[int, Optional[str]]:
     """The exit code of the command, and what is wrong with how it ended."""
-    ended = run(trial.arguments, trial.seconds)
+    ended = run(trial.arguments, trial.seconds, trial.main)
     if ended.fault is None and ended.code == 0 and trial.refused:
         return 0, 'it was accepted'
     if ended.fault is None and ended.code == 0 and 'nan %' in ended.out:
@@ -46,13 +47,13 @@ def fault_of(trial: Trial) -> Tuple[int, Optional[str]]:
     return ended.code, ended.fault
 
 
-def run(arguments: List[str], seconds: float = SECONDS) -> Ended:
-    """Run `scat-zoo ARGUMENTS` in this process."""
+def run(arguments: List[str], seconds: float = SECONDS, main: Callable[[List[str]], int] = cli.main) -> Ended:
+    """Run `scat-zoo ARGUMENTS`, or whatever else takes them, in this process."""
     out, err = io.StringIO(), io.StringIO()
     began, size = time.process_time(), _megabytes()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _at_most(10 * seconds):
-            code = cli.main(arguments)
+            code = main(arguments)
     except SystemExit as end:                           # argparse's
         code = end.code if isinstance(end.code, int) else 1
     except _TooLong:
