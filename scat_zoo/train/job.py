@@ -284,6 +284,8 @@ def _train(job: Job, name: str, ways: Dict[str, Way], data: Data, device: torch.
         states = job.output / f'{name}.state', job.output / f'{name}-filters.state'
         way.history = train_one(way.model, data.train, data.val, data, way.training, device, states,
                                 f'{name} filters', after_epoch=log)
+        if rank() == 0:
+            log(way.history)                                    # a kill may have come before the last epoch's row
     if data.val is not None:
         val = prepared(data.val, way.model, data)
         targets, found = metrics.probabilities(way.model.to(device), val, device)

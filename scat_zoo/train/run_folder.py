@@ -40,6 +40,13 @@ def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
                          f'options that it began with: {brief(_changes(before, now), 120)}')
 
 
+def check_folder_of_runs(output: Path, names: Sequence[str]) -> None:
+    """Refuse an output folder for runs of these names that holds something, and no run."""
+    others = [entry.name for entry in output.iterdir() if entry.name not in (LOCK, *names)] if output.is_dir() else []
+    if others and not any(output.glob('*/settings.json')):
+        raise ValueError(f'{brief(output)} is not empty and holds no runs, but {some(others)}; choose another --output')
+
+
 @contextlib.contextmanager
 def held(output: Path) -> Iterator[None]:
     """Make the output folder, and keep other processes from training into it; under torchrun, the first process does.
@@ -134,7 +141,10 @@ def whole(file: Path) -> Iterator[Path]:
         raise FileExistsError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
     file = Path(os.path.realpath(file))             # a link stays, and what it points to is replaced
     partial = file.with_name(f'{file.name}.partial')
-    open(partial, 'wb').close()
+    try:
+        open(partial, 'wb').close()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(file)) from error
     try:
         with naming(file):
             yield partial

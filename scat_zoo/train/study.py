@@ -21,7 +21,7 @@ from .data import Data, Images, few, load, split
 from .loop import evaluate, targets_of
 from .model import create, prepared, train_one
 from .recipes import RECIPES, Arm, Average, Probe, Recipe
-from .run_folder import check_folder, held, read_json, whole, write_json
+from .run_folder import check_folder, check_folder_of_runs, held, read_json, whole, write_json
 
 
 class Run(NamedTuple):
@@ -74,12 +74,15 @@ def run(name: str, data: Optional[str], root: Optional[Path], output: Path, sele
                       'side': source.side,
                       'val_fraction': recipe.val_fraction, **run._asdict(), **asdict(_sized(recipe, run, loaded))}
                 for run in runs}
+    check_folder_of_runs(output, [run.name() for run in runs])
     for run in runs:
         check_folder(output / run.name(), settings[run], resume)
     with held(output):
         for run in runs:
             (output / run.name()).mkdir(exist_ok=True)
             checkpoint.tidy(output / run.name())
+            if (output / run.name() / 'results.json').exists():     # a kill may have come before
+                _forget_states(output / run.name())
             write_json(output / run.name() / 'settings.json', settings[run])
         print(f'recipe {name}: {len(runs)} runs on {source.data}, {jobs} at a time; writing to {output}')
         averages = [run for run in runs if isinstance(recipe.arms[run.arm], Average)]
@@ -273,6 +276,10 @@ def run_one(run: Run, recipe_name: str, source: Source, output: Path, device: to
     write_json(folder / 'results.json', {
         **run._asdict(), 'accuracy': evaluate(model.to(device), test_set, device), 'images': len(train_images),
         'tested': len(test_set), 'learned_numbers': learned_numbers, 'history': history})
+    _forget_states(folder)
+
+
+def _forget_states(folder: Path) -> None:
     for state in ('state', 'filters.state'):
         (folder / state).unlink(missing_ok=True)
 

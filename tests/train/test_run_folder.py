@@ -44,6 +44,19 @@ def test_folders_of_a_first_run(tmp_path):
             run_folder.check_folder(tmp_path, settings(), resume)
 
 
+def test_folders_of_runs(tmp_path):
+    for name in ('absent', ''):
+        run_folder.check_folder_of_runs(tmp_path / name, ['fixed-seed0'])
+    for name in (run_folder.LOCK, 'fixed-seed0'):               # as a start leaves them that could not begin
+        (tmp_path / name).mkdir()
+        run_folder.check_folder_of_runs(tmp_path, ['fixed-seed0'])
+    (tmp_path / 'results.json').write_text('')
+    with pytest.raises(ValueError, match='is not empty and holds no runs, but results.json; choose another --output'):
+        run_folder.check_folder_of_runs(tmp_path, ['fixed-seed0'])
+    run_folder.write_json(tmp_path / 'fixed-seed0' / 'settings.json', settings())
+    run_folder.check_folder_of_runs(tmp_path, ['morlet-seed0'])
+
+
 def test_a_run_goes_on_only_if_asked_to(run):
     run_folder.check_folder(run, settings(), True)
     with pytest.raises(ValueError, match='holds a run already: continue it with --resume'):
