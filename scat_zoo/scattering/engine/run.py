@@ -216,7 +216,7 @@ def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], need
         return _backward(x, filters, grads, needs, plan, kept)
     grad_x = torch.empty_like(x) if needs[0] else None
     total: List[Optional[Tensor]] = [None] * len(filters)
-    for pair in set(sizes):                                     # maps of one size at a time
+    for pair in sorted(set(sizes)):                                     # maps of one size at a time
         rows = torch.tensor([i for i, found in enumerate(sizes) if found == pair])
         of_x, of_grad = ([count] * len(rows) for count in pair)
         inner, *parts = _backward(ranges.times(x[rows], [-count for count in of_x]), filters,
@@ -225,7 +225,7 @@ def backward(x: Tensor, filters: Sequence[Tensor], grads: Sequence[Tensor], need
         if grad_x is not None and inner is not None:
             grad_x[rows] = ranges.times(inner, of_grad)
         parts = [None if part is None else ranges.times(part[None], [sum(pair)])[0] for part in parts]
-        total = [part if before is None else before + part for before, part in zip(total, parts)]
+        total = [part if before is None or part is None else before + part for before, part in zip(total, parts)]
     return [grad_x, *total]
 
 
