@@ -50,7 +50,7 @@ class Memory:
         with torch.inference_mode(False), torch.no_grad():
             result = function(hat, *args)
             tensors = result if isinstance(result, tuple) else (result,)
-            size = sum(t.numel() * t.element_size() for t in tensors if t is not None)
+            size = sum(t.nbytes for t in (hat, *tensors) if t is not None)
             entry = key, hat.clone(), result, size
         if not torch.equal(hat, hat):                           # NaN: it would never be found again
             return result
