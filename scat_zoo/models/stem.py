@@ -145,6 +145,7 @@ class ScatteringStem(AllOrNothing):
         elif learnable:
             self.bank = self._bank_like_fixed(self.default_parametrization, learnable=True)
 
+    @torch.inference_mode(False)
     def to_pixelwise(self) -> None:
         """Store every Fourier coefficient of the present filters, for images that are padded as `img_size` is.
 
@@ -160,7 +161,7 @@ class ScatteringStem(AllOrNothing):
         bank = PixelwiseBank(self.J, self.L, self.img_size, self.max_order, self.scales, self.learnable,
                              device=finest.device, dtype=stored.dtype)
         bank.copy_filters(filters)
-        self.bank = bank
+        self.bank = bank.requires_grad_(self.mode == 'learnable')
 
     def set_input_size(self, img_size: Tuple[int, int]) -> None:
         """Be for images of that size (H, W) from now on: pixelwise filters are resampled, others stay what they are.
@@ -226,6 +227,7 @@ class ScatteringStem(AllOrNothing):
         return parametric.KINDS[parametrization](self.J, self.L, self.img_size, self.max_order, self.scales, learnable,
                                                  device=device, dtype=dtype, **options)
 
+    @torch.inference_mode(False)                                # whose tensors no gradient could pass
     def _bank_like_fixed(self, parametrization: str, learnable: bool, **options: Any) -> Bank:
         hat = next(self.bank.buffers())
         return self._bank(parametrization, learnable, hat.device, hat.dtype, **options)

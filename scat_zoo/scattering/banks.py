@@ -230,18 +230,21 @@ class PixelwiseBank(Bank):
         for stored in [*self.phi.values(), *self.psi.values()]:
             as_state(stored, 'hat', learnable)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def set_max_order(self, max_order: int) -> None:
         """Keep the filters that the orders up to max_order read; a missing one is the crop of its finest level."""
         if max_order == self.max_order:
             return
-        phi, psi = self.own()
+        mode, (phi, psi) = self.mode, self.own()
         finest = torch.stack([levels[0] for levels in phi]), torch.cat([levels[0] for levels in psi])
         self.max_order = max_order
         for name, hats in self._named(from_finest(*finest, self.scales, self.L, max_order)).items():
             kept = getattr(self, name)
             setattr(self, name, nn.ModuleDict({key: kept[key] if key in kept else Filter(hat.clone(), self.learnable)
                                                for key, hat in hats.items()}))
+        if mode == 'frozen':                                    # parameters that are held, of which some may be new
+            self.requires_grad_(False)
 
     @torch.inference_mode(False)
     @torch.no_grad()
