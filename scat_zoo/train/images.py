@@ -21,6 +21,7 @@ EXTENSIONS = tuple((                                            # the commonest 
     '.jpg .jpeg .png .tif .tiff .bmp .gif .webp .npy .dcm .dicom .jpe .jfif .apng .dib .ppm .pgm .pbm .pnm .pfm .tga '
     '.jp2 .j2k .jpx .avif .avifs .heic .heif').split())
 NO_IMAGES = frozenset(('.ipynb_checkpoints', '__MACOSX'))       # folders of copies that other programs leave
+LONGEST = 1000          # times the shorter side, which is enlarged to a model's: the other would take gigabytes then
 LUMA = (0.299, 0.587, 0.114)                                    # as Pillow turns colour into grey
 # TIFF's (sample format, bits) that Pillow takes for other types of the same size.
 MISREAD = {(1, 32): np.uint32, (2, 8): np.int8}
@@ -232,14 +233,16 @@ def picture_of(content: Picture) -> Picture:
     """A decoded image, or an array (H, W) or (H, W, C), as `open_image` gives it.
 
     Raises:
-        ValueError: in one sentence, if it is no picture, or has values that are not finite.
+        ValueError: in one sentence, if it is no picture, is far too long, or has values that are not finite.
     """
     if isinstance(content, Image.Image):
+        _check_sides(*content.size)
         return content
     array = content[..., None] if content.ndim == 2 else content
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(f'expected an array (height, width) or (height, width, channels), got shape '
                          f'{brief(content.shape, 40)}')
+    _check_sides(array.shape[1], array.shape[0])
     if array.dtype.kind not in 'buif':
         raise ValueError(f'expected numbers, got values of type {brief(array.dtype, 60)}')
     if array.dtype == bool:
@@ -251,6 +254,12 @@ def picture_of(content: Picture) -> Picture:
     if not np.isfinite(array).all():
         raise ValueError('it holds NaN or infinite values')
     return array
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > LONGEST * min(width, height):
+        raise ValueError(f'it has {width:,} x {height:,} pixels, one side more than {LONGEST:,} times the other: '
+                         'cut it')
 
 
 def channels_of(picture: Picture) -> int:

@@ -255,6 +255,20 @@ def test_damaged_files_end_in_one_sentence(suffix, tmp_path):
             images.open_image(file)
 
 
+@pytest.mark.parametrize('suffix', ['png', 'npy'])
+def test_images_that_are_far_too_long(suffix, tmp_path):
+    for sides in ((1, 1000), (1000, 1), (2, 2000)):
+        picture(tmp_path / f'a.{suffix}', np.zeros(sides, np.uint8))
+        images.open_image(tmp_path / f'a.{suffix}')
+    picture(tmp_path / f'a.{suffix}', np.zeros((1, 1001), np.uint8))
+    with pytest.raises(ValueError, match=r'it has 1,001 x 1 pixels, one side more than 1,000 times the other: cut it'):
+        images.open_image(tmp_path / f'a.{suffix}')
+
+
+def picture(file, values):
+    np.save(file, values) if file.suffix == '.npy' else Image.fromarray(values).save(file)
+
+
 def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / 'a.png')
     (tmp_path / 'b.png').mkdir()

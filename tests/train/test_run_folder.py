@@ -51,7 +51,7 @@ def test_folders_of_runs(tmp_path):
         (tmp_path / name).mkdir()
         run_folder.check_folder_of_runs(tmp_path, ['fixed-seed0'])
     (tmp_path / 'results.json').write_text('')
-    with pytest.raises(ValueError, match='is not empty and holds no runs, but results.json; choose another --output'):
+    with pytest.raises(ValueError, match='is not empty and holds no runs, but results'):
         run_folder.check_folder_of_runs(tmp_path, ['fixed-seed0'])
     run_folder.write_json(tmp_path / 'fixed-seed0' / 'settings.json', settings())
     run_folder.check_folder_of_runs(tmp_path, ['morlet-seed0'])
