@@ -26,7 +26,7 @@ import traceback
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import bench_scattering as bench
 import torch
@@ -129,6 +129,11 @@ def distance(a: Tensor, b: Tensor) -> float:
     a, b = (t.detach().to('cpu', torch.float64) for t in (a, b))
     norm = b.norm().item()
     return (a - b).norm().item() / norm if norm > 0 else a.norm().item()
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest; NaN if one is, which Python's `max` may pass over."""
+    return torch.tensor(list(errors)).max().item()
 
 
 def by_order(a: Tensor, b: Tensor, paths: Sequence[Any]) -> List[float]:
@@ -359,7 +364,7 @@ def gradients(report: Report, setup: Setup, J: int, shape: Tuple[int, int], mode
     found = gradients_of(stem.to(setup.device), x.to(setup.device))
     errors = [distance(a, b) for a, b in zip(found, right)]
     name = f'gradients {shape} J={J} {mode}'
-    texts = [report.check(name, e, 2e-4) for e in [*errors[:2], *([max(errors[2:])] if errors[2:] else [])]]
+    texts = [report.check(name, e, 2e-4) for e in [*errors[:2], *([worst(errors[2:])] if errors[2:] else [])]]
     note(f'  {name:36}' + ' '.join(texts))
 
 
@@ -507,7 +512,7 @@ def training_graph(report: Report, setup: Setup, mode: str) -> None:
     graph, found = captured(run)
     x.copy_(random(*x.shape, seed=1))
     graph.replay()
-    error = max(distance(a, b) for a, b in zip(found, run()))
+    error = worst(distance(a, b) for a, b in zip(found, run()))
     note(f'  forward and backward as a graph, {mode}: {report.check(f"training graph {mode}", error, 1e-4)}')
 
 
@@ -532,7 +537,7 @@ def speed_of(report: Report, setup: Setup, case: str, mode: str) -> None:
     runs = {'kymatio': bench.step(K, x, mode), 'ours': bench.step(S, x, mode)}
     with torch.no_grad():
         b, a = K(x), S(x)
-    error = report.check(f'{case} {mode}', max(by_order(a, b, S.paths)), 1e-5)
+    error = report.check(f'{case} {mode}', worst(by_order(a, b, S.paths)), 1e-5)
     moved = x.nbytes + a.nbytes
     del a, b
     seconds = medians(runs, setup.device, 0.2 if setup.quick else 2)
@@ -609,7 +614,7 @@ def forward_variant(way: Way, graph: bool = False,
                 return function(x)
 
         with torch.no_grad():
-            error = max(by_order(run(), S(x), S.paths))
+            error = worst(by_order(run(), S(x), S.paths))
         return replayed(run) if graph else run, error
     return make
 
