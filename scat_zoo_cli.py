@@ -4,6 +4,7 @@ Outside the package, since importing any part of that registers the zoo.
 """
 import argparse
 import difflib
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
@@ -27,6 +28,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = ' '.join(message.split())
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        alike = difflib.get_close_matches(wrong[1], COMMANDS, n=1) if wrong else []
+        message += ''.join(f'; did you mean {name}?' for name in alike)
         if len(message) > LONGEST:
             message = f'{message[:LONGEST // 2]}...{message[-LONGEST // 2:]}'
         self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n')

@@ -229,7 +229,7 @@ TRAIN = {
     'the start of a recipe': (['--recipe', 'sample', '--from', 'AT/run'], '--from has no effect on a recipe'),
 }
 OTHERS = {
-    'a command': (['trian'], "invalid choice: 'trian'"),
+    'a command': (['trian'], "'run'); did you mean train?"),
     'a .pth file': (['predict', 'AT/model.pth', 'AT/good'], ' is a file: expected the folder of a checkpoint or a run'),
     'half the weights': (['predict', 'AT/half', 'AT/good'], ' is corrupt or does not fit: Error while '),
     'no config': (['test', 'AT/no config'], 'config.json and model.safetensors, config.json missing'),

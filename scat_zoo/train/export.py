@@ -80,7 +80,7 @@ def export(model_or_checkpoint: str, file: Path, form: Optional[str] = None, kwa
     x = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
     with whole(file) as partial:
         with _quiet():
-            FORMATS[name].write(model, x, partial, card(model))
+            FORMATS[name].write(model, x, partial, card(model, checkpoint.value_range(model_or_checkpoint)))
             if int8:
                 _quantise(partial)
             run = FORMATS[name].open(partial)
@@ -97,12 +97,14 @@ def export(model_or_checkpoint: str, file: Path, form: Optional[str] = None, kwa
     return Exported(file, size, image, without, difference, seconds, accuracy)
 
 
-def card(model: Any) -> Dict[str, Any]:
-    """How a model wants its images, and what its logits stand for, in the words of timm's cfg."""
+def card(model: Any, value_range: Optional[Tuple[float, float]] = None) -> Dict[str, Any]:
+    """How a model wants its images, and what its logits stand for, in the words of timm's cfg; and the range of values
+    that it learned of images with more than 8 bits."""
     cfg = model.pretrained_cfg
     kept = ('architecture', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode', 'label_names')
     return {'input_size': [model.in_chans, *model.scattering.img_size],
-            **{name: cfg[name] for name in kept if cfg.get(name) is not None}}
+            **{name: cfg[name] for name in kept if cfg.get(name) is not None},
+            **({} if value_range is None else {'value_range': list(value_range)})}
 
 
 def _format(file: Path, form: Optional[str]) -> str:

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from scat_zoo.cli import main
-from scat_zoo.train import export
+from scat_zoo.train import checkpoint, export
 
 
 def test_exports_what_the_model_gives(tmp_path, capsys):
@@ -33,6 +33,14 @@ def test_the_file_tells_how_to_use_it(tmp_path):
     assert about['input_size'] == [1, 28, 28]
     assert about['label_names'][1] == 'Trouser'
     assert set(about) >= {'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode'}
+
+
+def test_the_file_tells_the_range_of_deep_images(tmp_path):
+    model = timm.create_model('scat_tiny', num_classes=2, in_chans=1, img_size=16, L=2, J=1)
+    checkpoint.save(model, tmp_path / 'checkpoint', value_range=(0, 4095))
+    files = {'scat_zoo': ''}
+    torch.export.load(export.export(str(tmp_path / 'checkpoint'), tmp_path / 'model.pt2').file, extra_files=files)
+    assert json.loads(files['scat_zoo'])['value_range'] == [0, 4095]
 
 
 def test_random_weights_are_told(tmp_path, capsys):
