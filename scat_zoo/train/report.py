@@ -138,7 +138,9 @@ def _ways(run: Run) -> str:
         if run.why == 'by validation':
             say = ('A later way is kept in place of an earlier one only if it is right for more validation images, by '
                    'more than chance explains.')
-        say += f' A difference in the test of less than {(high - low) / 2:.1f} points may be chance.'
+        # Of less than 6 images all may be by chance what one way alone got right: 2 / 2^5 is more than 5 %.
+        least = max((high - low) / 2, 600 / run.results['test']['images'])
+        say += f' A difference in the test of less than {least:.1f} points may be chance.'
     rows = [f'<tr><th scope="row">{_text(said(name, way))}{" (kept)" if name == kept else ""}</th>'
             f'<td class="number">{_per_cent(way["val_accuracy"])}</td>'
             f'<td class="number">{_per_cent(way["test_accuracy"])}</td></tr>' for name, way in ways.items()]
