@@ -2,9 +2,11 @@
 
 A file may say anything. What it says is held against tables, and against what else tells it, before any row is read.
 """
+import contextlib
 import hashlib
 import json
 import math
+import operator
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -88,13 +90,14 @@ def load(folder: Union[str, Path], shards: Union[int, Sequence[int], None] = Non
         shards: numbers of the files, or one.
 
     Raises:
+        TypeError: if shards are no numbers.
         ValueError: in one sentence, if the folder is not complete, there is no such file, or one is not what was
             written.
     """
     folder = Path(folder)
     index = _read_index(folder)
     known = index.shards
-    numbers = list(range(len(known)) if shards is None else [shards] if isinstance(shards, int) else shards)
+    numbers = list(range(len(known))) if shards is None else _numbers(shards)
     if any(number not in range(len(known)) for number in numbers):
         raise ValueError(f'{brief(folder)} has the files 0 to {len(known) - 1}, got shards={brief(numbers, 60)}')
     # All headers before any row: by then it is known how much memory the rows take.
@@ -108,6 +111,13 @@ def load(folder: Union[str, Path], shards: Union[int, Sequence[int], None] = Non
         features[len(paths):len(paths) + len(part)] = part
         paths += header.record['paths']
     return Features(features, paths)
+
+
+def _numbers(shards: Any) -> List[int]:
+    if not isinstance(shards, (bool, str, bytes)):
+        with contextlib.suppress(TypeError):
+            return [operator.index(number) for number in ([shards] if hasattr(shards, '__index__') else shards)]
+    raise TypeError(f'shards must be one or several numbers of files, got {brief(repr(shards), 60)}')
 
 
 def _read_index(folder: Path) -> Index:

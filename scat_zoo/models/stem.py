@@ -171,8 +171,9 @@ class ScatteringStem(AllOrNothing):
         Raises:
             ValueError: if a side is below 2^J.
         """
-        self.img_size = self._checked_size(img_size)
-        self.bank.set_image_size(self.img_size)
+        size = self._checked_size(img_size)
+        self.bank.set_image_size(size)                          # where memory may run out
+        self.img_size = size
 
     def _checked_size(self, img_size: Sequence[int]) -> Tuple[int, int]:
         height, width = geometry.image_size('img_size', img_size)
@@ -222,12 +223,12 @@ class ScatteringStem(AllOrNothing):
         filters = self.bank(x) if torch.jit.is_scripting() else engine.known(self.bank, x)
         return scattering_map(x, filters, self.scales, self.L, self.max_order, self.rotation)
 
+    @torch.inference_mode(False)                                # whose tensors no gradient could pass
     def _bank(self, parametrization: str, learnable: bool, device: Optional[torch.device],
               dtype: Optional[torch.dtype], **options: Any) -> Bank:
         return parametric.KINDS[parametrization](self.J, self.L, self.img_size, self.max_order, self.scales, learnable,
                                                  device=device, dtype=dtype, **options)
 
-    @torch.inference_mode(False)                                # whose tensors no gradient could pass
     def _bank_like_fixed(self, parametrization: str, learnable: bool, **options: Any) -> Bank:
         hat = next(self.bank.buffers())
         return self._bank(parametrization, learnable, hat.device, hat.dtype, **options)

@@ -127,9 +127,10 @@ class FixedBank(Bank):
         return self
 
     def set_image_size(self, image_size: Tuple[int, int]) -> None:
-        super().set_image_size(image_size)
         M, N = geometry.padded_size(image_size[0], image_size[1], self.J)
-        self.hat = self.hat.new_empty(len(self.hat), M, N)
+        hat = self.hat.new_empty(len(self.hat), M, N)           # before anything is another
+        super().set_image_size(image_size)
+        self.hat = hat
         self.reset_parameters()
 
     def wavelets(self) -> List[morlet.Wavelet]:

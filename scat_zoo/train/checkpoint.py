@@ -32,12 +32,17 @@ def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
             the function of this name.
 
     Raises:
-        ValueError: if the range is none.
+        ValueError: if the range is none, there are not as many labels as classes, or something else is there already.
         OSError: if it cannot be written; the one that was there stays.
     """
     if value_range is not None:
         value_range = _checked_range([float(v) for v in value_range], 'the value range to save')
+    if len(label_names) not in (0, model.num_classes):
+        raise ValueError(f'expected names of {model.num_classes:,} classes, or none, got {len(label_names):,}')
     folder = Path(folder)
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / vetting.CONFIG).is_file():
+        raise ValueError(f'expected a checkpoint to replace, or nothing, at {brief(folder)}: there is something else')
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-', suffix=LEFT_OVER) as scratch:
         new = Path(scratch) / 'new'

@@ -12,6 +12,7 @@ import filelock
 from ..wording import brief, some
 from .distributed import rank
 
+LARGEST = 1 << 28               # bytes of a file of JSON: an index of a million files
 LOCK = '.lock'                  # in the output folder; see `held`
 
 
@@ -120,6 +121,8 @@ def read_json(file: Path, entries: Sequence[str] = ()) -> Dict[str, Any]:
         ValueError: if it is no JSON, or these entries are not all in it.
     """
     try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f'it has more than {LARGEST:,} bytes')
         content = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{brief(file)} is broken, expected JSON: {brief(error)}') from error

@@ -22,6 +22,7 @@ from .choices import LARGEST
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 MOST_BYTES = 1 << 24            # of a config; labels of a hundred thousand classes take a tenth
+REPLACED = 10_000_000           # numbers that a network may have before its classifier is that of the file
 LEAST = 256                     # what a keyword may ask for without a trace in the tensors, as an average's L
 # Those that timm knows.
 INTERPOLATIONS = 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'
@@ -105,7 +106,8 @@ OF_IMAGES: Dict[str, Tuple[Callable[[Any], bool], str]] = {
     'input_size': (_image, 'channels, height and width'), 'mean': (_numbers, 'numbers'), 'std': (_numbers, 'numbers'),
     'interpolation': (lambda v: v in INTERPOLATIONS, some(INTERPOLATIONS)),
     'crop_mode': (lambda v: v in CROP_MODES, some(CROP_MODES)),
-    'crop_pct': (lambda v: type(v) in (int, float) and 0 < v <= 1, 'a share above 0'),
+    # An image is enlarged by its inverse.
+    'crop_pct': (lambda v: type(v) in (int, float) and 0.05 <= v <= 1, 'a share from 0.05'),
     'pool_size': (_numbers, 'rows and columns'), 'first_conv': (_name_or_names, 'names'),
     'classifier': (_name_or_names, 'names'),
     'num_classes': (_whole, 'a whole number'), 'label_offset': (lambda v: v == 0, '0'),
@@ -146,7 +148,7 @@ def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]
     if labels and len(labels) != classes:
         raise ValueError(f'there are {len(labels):,} label_names for {brief(classes, 40)} classes')
     _check_image_size(args, images)
-    most = max([LEAST, len(shapes), *(side for shape in shapes.values() for side in shape)])
+    most = max([LEAST, len(shapes), *(side for shape in shapes.values() if 0 not in shape for side in shape)])
     asked = {**args, 'num_classes': classes}
     for name, value in asked.items():
         if name != 'img_size' and _largest(value) > most:
@@ -156,13 +158,12 @@ def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]
 def _check_image_size(args: Mapping[str, Any], images: Mapping[str, Any]) -> None:
     """Both that are told must be one, and within reason."""
     size, told = args.get('img_size'), images.get('input_size')
-    if size is None or not told:
-        return
     sides = [size, size] if _whole(size) else size
-    if sides != told[1:]:
+    if size is not None and told and sides != told[1:]:
         raise ValueError(f'img_size is {brief(size, 40)} where input_size is {brief(told, 40)}')
-    if max(sides) > LARGEST:
-        raise ValueError(f'img_size is {brief(size, 40)}, of which {LARGEST:,} are the most')
+    for name, value in (('img_size', size), ('input_size', told)):
+        if _largest(value) > LARGEST:
+            raise ValueError(f'{name} is {brief(value, 40)}, of which {LARGEST:,} are the most')
 
 
 def _largest(value: Any) -> float:
@@ -174,17 +175,19 @@ def _largest(value: Any) -> float:
 
 @contextlib.contextmanager
 def no_more_than(found: Found) -> Iterator[None]:
-    """Within, this thread builds a model of as many parameters as these tensors, and of few that it replaces.
+    """Within, this thread builds a model of as many parameters as these tensors, as large, and few that it replaces.
 
     Raises:
         ValueError: from within, in a part of a sentence, if it makes more.
     """
-    me, most, made = threading.get_ident(), 2 * len(found.shapes) + LEAST, [0]
+    me, most, made = threading.get_ident(), 2 * len(found.shapes) + LEAST, [0, 0]
+    largest = 4 * sum(map(math.prod, found.shapes.values())) + REPLACED
 
     def count(module: nn.Module, name: str, parameter: Any) -> None:
         if threading.get_ident() == me and parameter is not None:
             made[0] += 1
-            if made[0] > most:
+            made[1] += parameter.numel()
+            if made[0] > most or made[1] > largest:
                 raise ValueError(f'it asks for more parameters than its {len(found.shapes):,} tensors')
 
     handle = register_module_parameter_registration_hook(count)
@@ -213,3 +216,5 @@ def check_loaded(model: nn.Module, found: Found) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f'its weights are not finite, first {brief(name, 60)}')
+        if name.endswith('running_var') and tensor.numel() and tensor.min() < 0:
+            raise ValueError(f'variances are negative, first {brief(name, 60)}')

@@ -1,7 +1,9 @@
 """What a folder of features may say of itself: whatever else it says is refused in one sentence, and nothing is read.
 """
 import json
+import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -53,6 +55,19 @@ def test_what_the_index_tells(way, value, phrase, folder):
         load(folder)
     assert str(raised.value).endswith('`scat-zoo extract` with the same options writes it anew')
     assert len(str(raised.value)) <= 300
+
+
+@pytest.mark.parametrize('shards', [1., [1.], True, '', b'1', [None], {'a': 1}])
+def test_what_is_no_number_of_a_file(shards, folder):
+    with pytest.raises(TypeError, match='shards must be one or several numbers of files, got '):
+        load(folder, shards)
+    assert len(load(folder, np.int64(1)).paths) == len(load(folder, [np.int64(1)]).paths) == 2
+
+
+def test_an_index_larger_than_any(folder):
+    os.truncate(folder / 'index.json', 1 << 30)
+    with pytest.raises(ValueError, match='it has more than 268,435,456 bytes'):
+        load(folder)
 
 
 def test_an_index_without_files_asks_for_nothing(folder):

@@ -172,6 +172,18 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, request):
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), good.state_dict().values(), strict=True))
 
 
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'thesis.tex').write_text('')
+    for name in ('file', 'folder'):
+        with pytest.raises(ValueError, match='expected a checkpoint to replace, or nothing, at '):
+            checkpoint.save(create(), tmp_path / name)
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'folder', 'thesis.tex']
+    with pytest.raises(ValueError, match='classes, or none, got 1'):
+        checkpoint.save(create(), tmp_path / 'new', ['ant'])
+
+
 def killed_at(step, model, folder, monkeypatch):
     """Save, and be killed before the folder is replaced (0), between the two moves (1), or after them (2)."""
     moves = []

@@ -59,6 +59,7 @@ def put(folder, way, value):
     ('pretrained_cfg.input_size', [1, 16], 'input_size must be channels, height and width, got [1, 16]'),
     ('pretrained_cfg.interpolation', 'cicubic', 'interpolation must be nearest, bilinear'),
     ('pretrained_cfg.label_offset', 1, 'label_offset must be 0, got 1'),
+    ('pretrained_cfg.crop_pct', 0.001, 'crop_pct must be a share from 0.05, got 0.001'),
     ('pretrained_cfg', ..., 'there is no entry pretrained_cfg'),
     ('pretrained_cfg.input_size', None, 'input_size must be channels, height and width, got None'),
     ('pretrained_cfg.no_such', 1, 'pretrained_cfg has no entry no_such'),
@@ -71,6 +72,14 @@ def test_a_config_that_asks_for_what_is_not_there(folder, way, value, phrase):
     assert phrase in str(caught.value)
     assert len(str(caught.value)) < 280
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize('size', [40_960, [4, 10 ** 6]])
+def test_sizes_without_those_of_images(folder, size):
+    put(folder, 'pretrained_cfg.input_size', ...)
+    put(folder, 'model_args.img_size', size)
+    with pytest.raises(ValueError, match='of which 4,096 are the most'):
+        checkpoint.load(folder)
 
 
 def test_one_large_size_told_twice(folder):
