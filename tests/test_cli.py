@@ -14,6 +14,7 @@ import pytest
 import timm
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 import scat_zoo_cli
 from scat_zoo import cli
@@ -393,8 +394,9 @@ def test_predict_mistakes(whole_run, tmp_path, capsys):
 @pytest.mark.parametrize('command', ['predict', 'test', 'filters'])
 def test_weights_that_are_not_finite_end_in_one_sentence(command, tmp_path, capsys):
     model = timm.create_model('scat_linear', num_classes=10, in_chans=1, img_size=28, L=2)
-    model.head.fc.bias.data[3] = float('nan')
     checkpoint.save(model, tmp_path / 'checkpoint')
+    model.head.fc.bias.data[3] = float('nan')
+    save_file(model.state_dict(), tmp_path / 'checkpoint' / 'model.safetensors', {'format': 'pt'})
     Image.new('L', (28, 28)).save(tmp_path / 'a.png')
     assert cli.main([command, str(tmp_path / 'checkpoint'), *([str(tmp_path / 'a.png')] * (command == 'predict'))]) == 2
     out, err = capsys.readouterr()
@@ -414,8 +416,8 @@ def imported(code):
 def test_help_needs_no_torch(args, capsys):
     """And is that of the whole command line."""
     modules = imported(f"""
-import contextlib, scat_zoo_cli
-with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None):
+import contextlib, io, scat_zoo_cli
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
     scat_zoo_cli.main({args})
 """)
     assert 'scat_zoo_cli' in modules

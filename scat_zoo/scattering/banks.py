@@ -347,10 +347,12 @@ def as_state(module: nn.Module, name: str, learnable: bool) -> None:
 
 
 def refuse_non_finite(state_dict: Dict[str, Any], prefix: str, names: Sequence[str], errors: List[str]) -> None:
-    """Add an error, as `nn.Module._load_from_state_dict` does, for each tensor that holds NaN or infinity."""
+    """Add an error, as `nn.Module._load_from_state_dict` does, for each tensor that is sparse, or not finite."""
     for name in names:
         value = state_dict.get(prefix + name)
-        if isinstance(value, Tensor) and not value.is_meta and not value.isfinite().all():
+        if isinstance(value, Tensor) and value.layout != torch.strided:
+            errors.append(f'{prefix}{name} is sparse: expected a dense tensor.')
+        elif isinstance(value, Tensor) and not value.is_meta and not value.isfinite().all():
             errors.append(f'{prefix}{name} is out of range: it has values that are not finite.')
 
 

@@ -72,8 +72,8 @@ def evidence(model: Any, x: Tensor, target: Optional[int] = None) -> Evidence:
                          'no logits of the image as a whole')
     logits = logits[0]
     if not logits.isfinite().all():
-        raise ValueError(f"the model's output is not finite, {brief(logits.tolist(), 60)}: the image has values that "
-                         'are not, or far too large')
+        raise ValueError(f"the model's output is not finite, {brief(logits.tolist(), 60)}: the image, or a weight, is "
+                         'not, or is far too large')
     target = int(logits.argmax()) if target is None else target
     relative = logits[target] - logits.mean()
     slope, = torch.autograd.grad(relative, kept[1])

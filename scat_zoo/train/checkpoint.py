@@ -32,7 +32,8 @@ def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
             the function of this name.
 
     Raises:
-        ValueError: if the range is none, there are not as many labels as classes, or something else is there already.
+        ValueError: if the range is none, there are not as many labels as classes, weights are not finite, or something
+            else is there already.
         OSError: if it cannot be written; the one that was there stays.
     """
     if value_range is not None:
@@ -40,6 +41,10 @@ def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
     if len(label_names) not in (0, model.num_classes):
         raise ValueError(f'expected names of {model.num_classes:,} classes, or none, got {len(label_names):,}')
     folder = Path(folder)
+    try:
+        vetting.check_values(model)
+    except ValueError as error:
+        raise ValueError(f'cannot save the model in {brief(folder)}: {error}') from error
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / vetting.CONFIG).is_file():
         raise ValueError(f'expected a checkpoint to replace, or nothing, at {brief(folder)}: there is something else')

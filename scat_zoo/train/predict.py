@@ -65,7 +65,7 @@ class Predictor:
         logits = self.model(pictures.to(self.device)).float()                   # (images, classes)
         best, index = logits.softmax(1).topk(min(topk, len(self.classes)))
         return [([(self.classes[i], p) for i, p in zip(row_i, row_p)], None) if finite
-                else ([], "the model's output is not finite, so the image has values that are not, or far too large")
+                else ([], "the model's output is not finite: the image, or a weight, is not, or is far too large")
                 for row_i, row_p, finite in zip(index.tolist(), best.tolist(), logits.isfinite().all(1).tolist())]
 
 

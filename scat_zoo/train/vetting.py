@@ -213,6 +213,11 @@ def check_loaded(model: nn.Module, found: Found) -> None:
             missing.append(name)
     if missing:
         raise ValueError(f'there is nothing for {some(missing, 80)}')
+    check_values(model)
+
+
+def check_values(model: nn.Module) -> None:
+    """Refuse weights that are not finite, and variances below 0, in a part of a sentence."""
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f'its weights are not finite, first {brief(name, 60)}')

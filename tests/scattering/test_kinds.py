@@ -31,6 +31,13 @@ def test_the_start_is_the_fixed_bank_at_every_size(kind, scales, max_order):
         assert all((a - b).abs().max() < 1e-9 for a, b in pairs)
 
 
+def test_sparse_values_are_refused(kind):
+    bank = KINDS[kind](2, 2, (8, 8), learnable=True)
+    state = {name: value.to_sparse() for name, value in bank.state_dict().items()}
+    with pytest.raises(RuntimeError, match='is sparse: expected a dense tensor'):
+        bank.load_state_dict(state)
+
+
 def test_gradients(kind):
     """To the coefficients, a step along one direction in each parameter, against finite differences."""
     bank = jolt(KINDS[kind](2, 2, (8, 8), dtype=torch.float64), 0.05)

@@ -7,6 +7,7 @@ import tempfile
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from scat_zoo.train import checkpoint
 
@@ -96,9 +97,10 @@ def test_a_runs_folder_will_do(tmp_path):
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     for value in (torch.nan, torch.inf):
         model = create()
+        checkpoint.save(model, tmp_path / 'run' / 'checkpoint')
         with torch.no_grad():
             model.head.fc.weight[1, 5] = value
-        checkpoint.save(model, tmp_path / 'run' / 'checkpoint')
+        save_file(model.state_dict(), tmp_path / 'run' / 'checkpoint' / 'model.safetensors', {'format': 'pt'})
         for load in (checkpoint.load, lambda folder: checkpoint.open_model(str(folder), {})):
             with pytest.raises(ValueError, match=r'its weights are not finite, first head\.fc\.weight$'):
                 load(tmp_path / 'run')
@@ -182,6 +184,16 @@ def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'folder', 'thesis.tex']
     with pytest.raises(ValueError, match='classes, or none, got 1'):
         checkpoint.save(create(), tmp_path / 'new', ['ant'])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    good, bad = create(), create()
+    checkpoint.save(good, tmp_path / 'checkpoint')
+    next(bad.parameters()).data.fill_(float('nan'))
+    with pytest.raises(ValueError, match=r'cannot save the model in .*: its weights are not finite, first '):
+        checkpoint.save(bad, tmp_path / 'checkpoint')
+    again = checkpoint.load(tmp_path / 'checkpoint')
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), good.state_dict().values(), strict=True))
 
 
 def killed_at(step, model, folder, monkeypatch):

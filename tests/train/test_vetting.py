@@ -74,6 +74,14 @@ def test_a_config_that_asks_for_what_is_not_there(folder, way, value, phrase):
     assert time.process_time() - began < 1
 
 
+def test_variances_below_zero(folder):
+    change = {name: -value for name, value in load_file(folder / 'model.safetensors').items() if 'running_var' in name}
+    assert change
+    save_file({**load_file(folder / 'model.safetensors'), **change}, folder / 'model.safetensors', {'format': 'pt'})
+    with pytest.raises(ValueError, match='variances are negative, first '):
+        checkpoint.load(folder)
+
+
 @pytest.mark.parametrize('size', [40_960, [4, 10 ** 6]])
 def test_sizes_without_those_of_images(folder, size):
     put(folder, 'pretrained_cfg.input_size', ...)
