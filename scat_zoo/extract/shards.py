@@ -54,11 +54,11 @@ class FeatureFolder:
             names = os.listdir(self.path)
         except OSError as error:
             raise ValueError(f'cannot write to {brief(self.path)}: {error.strerror}; choose another -o') from error
-        # In this order, since another process may just have begun.
         own = {SETTINGS, INDEX, *(self.file(part).name for part in mine)}
         for file in (self.path / name for name in names if name in own):
             if file.exists() and not file.is_file():
                 raise ValueError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
+        # After the names, since another process may just have begun.
         before = read_json(self.path / SETTINGS) if (self.path / SETTINGS).exists() else None
         if before is not None:
             self._check(before)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scat_zoo import ScatteringTorch2D
 from scat_zoo.scattering import frame
 from scat_zoo.scattering.engine import cascade
+from scat_zoo.train.loop import _threads as threads_of_torch
 
 from . import draws, reference, ways
 
@@ -137,7 +138,7 @@ def test_batches_chunks_and_threads_do_not_matter(case, chunk, threads, seed):
     stem, x = case.stem(), case.images()
     order = torch.randperm(case.batch, generator=torch.Generator().manual_seed(seed))
     right, *grads = values_and_gradients(stem, x)
-    with mock.patch.object(cascade, 'MAPS', chunk), ways.threads(threads):
+    with mock.patch.object(cascade, 'MAPS', chunk), threads_of_torch(threads):
         found, *others = values_and_gradients(stem, x[order])
         pieces = torch.cat([ways.fast(stem, part) for part in x.split(chunk)])
     others[0] = others[0][order.argsort()]

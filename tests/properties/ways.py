@@ -1,5 +1,4 @@
 """All ways in which the package computes a stem's coefficients."""
-import contextlib
 import warnings
 from unittest import mock
 
@@ -75,13 +74,3 @@ def _by_gpu(x, filters, scales, max_order, pre_pad=False, border=1):
     found, _ = gpu.forward(x.flatten(0, -3), row, [False] * len(row), plan, False)
     assert [s.shape[1:] for s in found] == [torch.Size(shape) for shape in shapes(plan)]
     return [s.unflatten(0, x.shape[:-2]) for s in found]
-
-
-@contextlib.contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -137,6 +137,15 @@ def test_trace_is_as_exact_as_the_transform():
     torch.testing.assert_close(torch.jit.trace(stem, x)(x), stem(x), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize('size', [1e-14, 1e17])
+def test_images_of_any_size_whose_squares_are_numbers(size):
+    stem, x = stem_of('fixed', size=(16, 16), in_chans=1), torch.randn(2, 1, 16, 16)
+    traced, right = torch.jit.trace(stem, x), stem(x)
+    for order in (0, 1, 2):
+        mine = [i for i, channel in enumerate(stem.channels) if channel.order == order]
+        assert (traced(x * size) / size - right)[:, mine].abs().max() <= 1e-5 * right[:, mine].abs().max()
+
+
 def test_low_passes_of_which_one_is_separable():
     stem = stem_of('pixelwise', 3, 2, 2, (48, 41), 1, scales=(3, 2), dtype=torch.float64)
     filters = stem.filters()
