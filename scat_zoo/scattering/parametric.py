@@ -155,9 +155,8 @@ class EquivariantBank(MorletBank):
         return offset[:, 0]
 
     def _offsets(self) -> Numbers:
-        # Not expanded: a view of a parameter that was copied in inference mode would pass no gradient, in silence.
-        return Numbers(torch.stack([self.theta] * self.L, 1), torch.stack([self.xi] * self.L, 1),
-                       torch.stack([self.sigma] * self.L, 1), torch.stack([self.slant] * self.L, 1))
+        return Numbers(self.theta.unsqueeze(1).expand(self.J, self.L), self.xi.unsqueeze(1).expand(self.J, self.L),
+                       self.sigma.unsqueeze(1).expand(self.J, self.L), self.slant.unsqueeze(1).expand(self.J, self.L))
 
     def _drawn(self) -> Numbers:
         turn, *others = (numbers.expand(self.J, self.L) for numbers in morlet.random_wavelets(self.J, 1))

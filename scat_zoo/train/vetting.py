@@ -147,7 +147,8 @@ def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]
     labels = config.get('label_names') or images.get('label_names')
     if labels and len(labels) != classes:
         raise ValueError(f'there are {len(labels):,} label_names for {brief(classes, 40)} classes')
-    _check_image_size(args, images)
+    # Filters that are stored pixel by pixel are as large as images, and the padding.
+    _check_image_size(args, images, [max(shape) for name, shape in shapes.items() if shape and name.endswith('.hat')])
     most = max([LEAST, len(shapes), *(side for shape in shapes.values() if 0 not in shape for side in shape)])
     asked = {**args, 'num_classes': classes}
     for name, value in asked.items():
@@ -155,8 +156,8 @@ def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]
             raise ValueError(f'{brief(name, 40)}={brief(value, 40)} is more than the tensors hold')
 
 
-def _check_image_size(args: Mapping[str, Any], images: Mapping[str, Any]) -> None:
-    """Both that are told must be one, and within reason."""
+def _check_image_size(args: Mapping[str, Any], images: Mapping[str, Any], filters: List[int]) -> None:
+    """Both that are told must be one, within reason, and no larger than filters of these sides."""
     size, told = args.get('img_size'), images.get('input_size')
     sides = [size, size] if _whole(size) else size
     if size is not None and told and sides != told[1:]:
@@ -164,6 +165,8 @@ def _check_image_size(args: Mapping[str, Any], images: Mapping[str, Any]) -> Non
     for name, value in (('img_size', size), ('input_size', told)):
         if _largest(value) > LARGEST:
             raise ValueError(f'{name} is {brief(value, 40)}, of which {LARGEST:,} are the most')
+        if name == 'img_size' and filters and _largest(value) > max(filters):
+            raise ValueError(f'{name} is {brief(value, 40)}, and its filters have {max(filters):,} pixels')
 
 
 def _largest(value: Any) -> float:

@@ -30,6 +30,25 @@ def transform(**kwargs):
     return ScatteringTorch2D(3, (8, 8), L=2, max_order=1, **kwargs)
 
 
+@pytest.mark.parametrize('parametrization', ['morlet', 'equivariant'])
+def test_what_is_built_in_inference_mode_can_learn(parametrization):
+    with torch.inference_mode():
+        module = stem(learnable=True, parametrization=parametrization)
+    module(torch.randn(1, 1, 8, 8)).square().sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_a_size_for_which_there_is_no_memory_changes_nothing(monkeypatch):
+    module, x = stem(), torch.randn(1, 1, 8, 8)
+    before = module(x)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, 'new_empty', lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            module.set_input_size((16, 16))
+    assert (module.img_size, module.bank.image_size) == ((8, 8), (8, 8))
+    assert torch.equal(module(x), before)
+
+
 @pytest.mark.parametrize(('make', 'options', 'change'), [
     (stem, {'parametrization': 'morlet'}, to_pixelwise), (transform, {}, set_max_order)])
 @pytest.mark.parametrize('held', [True, False])

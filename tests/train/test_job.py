@@ -163,6 +163,17 @@ def test_resumed_with_more_epochs(trained, few, tmp_path, capsys):
     assert json.loads((tmp_path / 'run' / 'settings.json').read_text())['training']['epochs'] == 4
 
 
+def test_a_kill_before_the_last_row_of_the_log(trained, few, tmp_path):
+    output, _ = trained
+    shutil.copytree(output, tmp_path / 'run')
+    log = tmp_path / 'run' / 'log.csv'
+    whole = log.read_bytes()
+    log.write_bytes(whole[:whole.rstrip().rindex(b'\n') + 1])
+    (tmp_path / 'run' / 'results.json').unlink()
+    train(tmp_path / 'run', '--data', few, *SMALL, '--learnable', '--epochs', '2', '--resume')
+    assert log.read_bytes() == whole
+
+
 def test_what_was_fitted_is_trained_for_epochs(probed, few, tmp_path):
     output, before = probed
     shutil.copytree(output, tmp_path / 'run')

@@ -48,11 +48,14 @@ def test_a_recipe_on_two_processors_and_resumed_on_one(tmp_path):
     other = tmp_path / 'runs' / f'fixed-10-seed{SEEDS[1]}' / 'results.json'
     written = other.stat().st_mtime_ns
     again.unlink()
+    left = other.with_name('state')                                 # as by a kill before it is forgotten
+    left.write_text('')
     assert 'continue it with --resume' in recipe(tmp_path / 'runs').stderr
     done = recipe(tmp_path / 'runs', '--resume', jobs=1)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / 'runs' / 'results.json').read_text()) == results
     assert other.stat().st_mtime_ns == written
+    assert not left.exists()
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):

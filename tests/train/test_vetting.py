@@ -149,6 +149,30 @@ def test_learned_filters_that_are_not_there(folder):
         checkpoint.load(folder)
 
 
+def test_what_no_tensor_holds_is_no_size(folder):
+    tensors = load_file(folder / 'model.safetensors')
+    save_file({**tensors, 'zz': torch.zeros(0, 50_000)}, folder / 'model.safetensors', {'format': 'pt'})
+    for name in ('num_classes', 'pretrained_cfg.num_classes'):
+        put(folder, name, 50_000)
+    put(folder, 'label_names', ...)
+    with pytest.raises(ValueError, match='num_classes=50000 is more than the tensors hold'):
+        checkpoint.load(folder)
+
+
+def test_images_larger_than_the_filters(tmp_path):
+    model = timm.create_model('scat_linear', num_classes=3, in_chans=1, img_size=16, L=2, J=1, learnable=True)
+    checkpoint.save(model, tmp_path / 'checkpoint')
+    put(tmp_path / 'checkpoint', 'model_args.img_size', [4096, 4096])
+    put(tmp_path / 'checkpoint', 'pretrained_cfg.input_size', [1, 4096, 4096])
+    with pytest.raises(ValueError, match=r'img_size is \[4096, 4096\], and its filters have 20 pixels'):
+        checkpoint.load(tmp_path / 'checkpoint')
+
+
+def test_large_modules_are_not_built(folder):
+    with vetting.no_more_than(vetting.vet(folder)), pytest.raises(ValueError, match='it asks for more parameters'):
+        torch.nn.Linear(100_000, 100_000, device='meta')
+
+
 def test_many_modules_are_not_built(folder):
     found = vetting.vet(folder)
     with vetting.no_more_than(found):
