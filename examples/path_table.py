@@ -2,7 +2,7 @@
 
     python examples/path_table.py [IMAGE_INDEX]
 
-Angles are those of the wave vector, in degrees from the image's row axis (downwards) to its columns.
+Angles are those of stripes, counter-clockwise: at 0° they lie, at 45° they rise to the right, at 90° they stand.
 """
 import sys
 

@@ -33,7 +33,8 @@ def discs(coefficients: Union[Tensor, np.ndarray, Sequence[float]], paths: Seque
     """Draw coefficients of order 1 and 2 as discs in the frequency plane (Bruna and Mallat, 2013).
 
     The radius is the scale, the finest outside, and the direction that in which stripes follow each other, so that
-    vertical stripes light up left and right. For order 2 each cell of the disc is divided again, by scale and
+    vertical stripes light up left and right. The angles around it, from the bottom to the right, are those by which
+    stripes rise to the right: 0° lie, 90° stand. For order 2 each cell of the disc is divided again, by scale and
     orientation of the second wavelet; what has no path is grey. Paths of `rotation='average'` have no first
     orientation: order 1 fills whole rings, and in order 2 the second wavelet's stripes lie along the first's (left and
     right) or across (above and below).

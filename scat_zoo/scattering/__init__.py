@@ -5,5 +5,5 @@
 `transform` the plain reference         `scales`                 the order of several scales' maps
 `engine`    the entry, made fast        `torch2d`, `plot`        kymatio's interface; pictures
 `loading`   state dicts, whole or not   `memory`                 what is kept between calls
-`rotation`  averages over orientations
+`rotation`  averages over orientations  `plot_bank`              the picture of a bank
 """

@@ -1,4 +1,8 @@
-"""Pictures of filters and of coefficients, with matplotlib (the extra `plot`)."""
+"""Pictures of filters and of coefficients, with matplotlib (the extra `plot`).
+
+The angle of a wavelet is that at which it oscillates, in degrees from downwards to the right, and so the angle of its
+stripes, counter-clockwise: at 0 they lie, at 45 they rise to the right, at 90 they stand. Half a turn more is the same.
+"""
 import math
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -6,7 +10,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 from torch import Tensor
 
-from . import frame, geometry, morlet
+from . import geometry, morlet
 from .filters import Filters
 
 MOST = 6                        # filters that `draw_change` shows
@@ -35,7 +39,7 @@ def draw_change(before: Filters, after: Filters, path: Path) -> None:
         hats = [np.fft.fftshift(hat) for hat in (f.before, f.after)]
         of_bins = -1 - 1 / N, 1 - 1 / N, 1 - 1 / M, -1 - 1 / M              # rows downwards
         peak = np.abs(np.fft.ifft2(f.before).real).max()
-        views = [_around_centre(hat, f.reach).real / peak for hat in (f.before, f.after)]
+        views = [around_centre(hat, f.reach).real / peak for hat in (f.before, f.after)]
         m, n = views[0].shape
         of_pixels = -(n // 2) - 0.5, n - n // 2 - 0.5, m - m // 2 - 0.5, -(m // 2) - 0.5
         images.append(_three(column[:3], hats, of_bins, 0.5) + _three(column[3:], views, of_pixels, min(m, n) // 4))
@@ -59,13 +63,13 @@ def draw_change(before: Filters, after: Filters, path: Path) -> None:
 def _moved(before: Filters, after: Filters) -> List[Moved]:
     """All filters: wavelets, then low-passes."""
     L = after.psi[0][0].shape[0]
-    named = [(f'j={j}, θ={orientation(t, L):.4g}°', a[0][t], b[0][t], 6 << j)
+    named = [(f'j={j}, θ={degrees(orientation(t, L))}', a[0][t], b[0][t], 6 << j)
              for j, (a, b) in enumerate(zip(before.psi, after.psi)) for t in range(L)]
     # A low-pass of scale s is read at s levels, and as wide as the wavelets of scale s - 1.
     named += [(f'low-pass, scale {len(b)}', a[0], b[0], 6 << (len(b) - 1)) for a, b in zip(before.phi, after.phi)]
     found = []
     for name, a, b, reach in named:
-        x, y = _array(a), _array(b)
+        x, y = as_array(a), as_array(b)
         found.append(Moved(name, x, y, float(np.linalg.norm(y - x) / np.linalg.norm(x)), reach))
     return found
 
@@ -97,53 +101,13 @@ def _three(axes: Sequence[Any], views: Sequence[np.ndarray], places: Tuple[float
     return images
 
 
-def draw_bank(filters: Filters, start: Filters, wavelets: Sequence[morlet.Wavelet], title: str, path: Path) -> None:
-    """Draw a bank at its finest level, as a PNG: its filters, what moved them, and its Littlewood-Paley sum.
-
-    For each scale j, the wavelets of all orientations side by side: in Fourier, real and imaginary part in space around
-    the centre, and the difference in Fourier to those in `start`, if 0.001 anywhere, on a colour scale of its own.
-
-    Args:
-        wavelets: the numbers behind the filters, for the titles; without them, the orientation is that at the start.
-    """
-    J, L = len(filters.psi), filters.psi[0][0].shape[0]
-    moved = any(np.abs(_array(a[0]) - _array(b[0])).max() > 1e-3 for a, b in zip(filters.psi, start.psi))
-    kinds = ['Fourier', 'space, real', 'space, imaginary'] + ['moved,\nFourier'] * moved
-    columns = max(L, 4)
-    rows = J * len(kinds) + 1
-    figure, axes = _panels(rows, columns, title, (1.7 * columns + 1, 1.95 * rows + 1))
-    for j in range(J):
-        for t in range(L):
-            hat, before = _array(filters.psi[j][0][t]), _array(start.psi[j][0][t])
-            name = f'j={j}, θ={orientation(t, L):.4g}°'
-            if wavelets:
-                wavelet = wavelets[j * L + t]
-                name = f'j={j}, θ={wavelet.angle:.1f}°, λ={wavelet.wavelength:.1f} px'
-            space = _around_centre(hat, 6 << j)
-            views = [np.fft.fftshift(hat), space.real, space.imag, np.fft.fftshift(hat - before)]
-            limits = [np.abs(hat).max(), np.abs(space).max(), np.abs(space).max(), np.abs(hat - before).max()]
-            names = [name, '', '', f'up to {limits[3]:.1g}']
-            for row, kind in enumerate(kinds):
-                ax = axes[j * len(kinds) + row, t]
-                _show(ax, views[row], limits[row], names[row])
-                if t == 0:
-                    ax.set_ylabel(kind, fontsize=9)
-    low_pass = _array(filters.phi[0][0])
-    space = _around_centre(low_pass, 6 << (J - 1)).real
-    _show(axes[-1, 0], np.fft.fftshift(low_pass), low_pass.max(), f'low-pass, J={J}')
-    axes[-1, 0].set_ylabel('Fourier', fontsize=9)
-    _show(axes[-1, 1], space, np.abs(space).max(), 'low-pass, space')
-    _draw_sum(axes[-1, 2], axes[-1, 3], _array(frame.littlewood_paley(filters)[0]))
-    figure.savefig(path, format='png')
-
-
 def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths: Sequence[geometry.Path], order: int,
               limit: Optional[float] = None, signed: bool = False) -> Any:
     """Draw the coefficients of one order as a disc in the frequency plane (the display of Bruna and Mallat, 2013).
 
-    The direction from the centre is that of the wave vector as it lies in the image, rows downwards: `orientation`
-    counts from the bottom of the disc to its right. Vertical stripes light up left and right, horizontal ones above and
-    below; a coefficient of a real image stands for both. Each ring is a scale j1, the finest outside, all of one width;
+    The direction from the centre is that of the wave vector as it lies in the image, rows downwards: angles count from
+    the bottom of the disc to its right. Vertical stripes light up left and right, horizontal ones above and below; a
+    coefficient of a real image stands for both. Each ring is a scale j1, the finest outside, all of one width;
     each sector of a ring is an orientation theta1. For order 2 a sector is divided again: into rings j2, the finer
     outside, and, turning the way theta1 does, into orientations theta2. What has no path stays grey: order 2 of the
     coarsest j1.
@@ -174,7 +138,7 @@ def draw_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float]], paths
     J = 1 + max(j for path in paths for j in (path.j1, path.j2) if j is not None)
     L = 1 + max((t for path in paths for t in (path.theta1, path.theta2) if t is not None), default=0)
     absolute = any(path.theta1 is not None for path in paths)
-    cells, radii = _disc(_array(values) if isinstance(values, Tensor) else np.asarray(values), paths, order, J, L)
+    cells, radii = _disc(as_array(values) if isinstance(values, Tensor) else np.asarray(values), paths, order, J, L)
     smooth = max(90 // cells.shape[1], 1)                           # straight pieces of an arc, for the looks
     cells = np.ma.masked_invalid(np.tile(np.repeat(cells, smooth, axis=1), 2))      # both halves
     first = math.radians((orientation(L - 1, L) if absolute else 90) - 90 / L)
@@ -225,7 +189,7 @@ def draw_labelled_disc(ax: Any, values: Union[np.ndarray, Tensor, Sequence[float
     absolute = any(path.theta1 is not None for path in paths)
     ax.set(xlim=(-1.25, 1.25), ylim=(1.7, -1.05))                   # with what stands around
     ax.set_title(title, fontsize=10)
-    around = {(1.04, 0): '|||', (0, 1.05): '≡', (0.75, 0.75): '///', (0.75, -0.75): 3 * chr(92)}     # backslashes
+    around = {(1.04, 0): '|||\n90°', (0, 1.05): '≡ 0°', (0.75, 0.75): '/// 45°', (0.75, -0.75): r'\\\ 135°'}
     if not absolute:
         around = {(1.04, 0): 'along', (0, 1.05): 'across'} if order == 2 else {}
     for (x, y), text in around.items():
@@ -246,8 +210,13 @@ def period(j: int) -> float:
 
 
 def orientation(t: int, L: int) -> float:
-    """Angle of the wave vector of orientation t, in degrees from the image's row axis (downwards) to its columns."""
-    return math.degrees(morlet.tight_wavelet(0, t, L)[0])
+    """Angle at which the wavelets of orientation t oscillate, from 0 to below 180; see above."""
+    return math.degrees(morlet.tight_wavelet(0, t, L)[0]) % 180
+
+
+def degrees(angle: float) -> str:
+    """An angle as all pictures, tables and sentences tell it, from 0° to below 180°."""
+    return f'{round(angle % 180, 1) % 180:g}°'
 
 
 def _panels(rows: int, columns: int, title: str, size: Tuple[float, float]) -> Tuple[Any, np.ndarray]:
@@ -265,38 +234,11 @@ def _panels(rows: int, columns: int, title: str, size: Tuple[float, float]) -> T
     return figure, axes
 
 
-def _show(ax: Any, image: np.ndarray, limit: float, title: str) -> None:
-    """An image on a scale from -limit, blue, over zero, white, to limit, red."""
-    ax.set_axis_on()
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.imshow(image, cmap='RdBu_r', vmin=-(limit or 1.0), vmax=limit or 1.0)
-    ax.set_title(title, fontsize=8)
-
-
-def _draw_sum(image: Any, profile: Any, total: np.ndarray) -> None:
-    """The Littlewood-Paley sum over all frequencies, and along the rows' and the columns' axis."""
-    image.set_axis_on()
-    image.set_xticks([])
-    image.set_yticks([])
-    image.imshow(np.fft.fftshift(total), cmap='viridis')
-    image.set_title(f'Littlewood-Paley sum,\n{total.min():.3g} (blue) to {total.max():.3g} (yellow)', fontsize=8)
-    profile.set_axis_on()
-    for values, label, style in ((total[:, 0], 'along rows', '-'), (total[0], 'along columns', '--')):
-        half = values[:len(values) // 2 + 1]
-        profile.plot(np.linspace(0, 1, len(half)), half, style, label=label)
-    profile.axhline(1, color='grey', linewidth=0.5)
-    profile.set_ylim(bottom=0)
-    profile.tick_params(labelsize=7)
-    profile.set_xlabel('frequency / π', fontsize=8)
-    profile.legend(fontsize=7)
-
-
-def _array(hat: Tensor) -> np.ndarray:
+def as_array(hat: Tensor) -> np.ndarray:
     return hat.detach().cpu().double().numpy()
 
 
-def _around_centre(hat: np.ndarray, radius: int) -> np.ndarray:
+def around_centre(hat: np.ndarray, radius: int) -> np.ndarray:
     """Impulse response, complex, out to this many pixels or half the image."""
     kernel = np.fft.fftshift(np.fft.ifft2(hat))
     rows, columns = (max(n // 2 - radius, 0) for n in kernel.shape)

@@ -8,7 +8,7 @@ import torch
 from ..models.stem import ScatteringStem
 from ..scattering import frame
 from ..scattering.filters import Filters
-from ..scattering.plot import draw_bank
+from ..scattering.plot_bank import draw_bank
 from . import checkpoint
 from .run_folder import whole
 
@@ -33,8 +33,8 @@ def show(model_or_checkpoint: str, model_kwargs: Dict[str, Any], picture: Path) 
     print(f'{title}; J={stem.J}, L={stem.L}')
     if stem.filter_parameters():
         print(' j  t   angle (degrees)  wavelength (pixels)  scale (pixels)   slant')
-    for w in stem.filter_parameters():
-        print(f'{w.j:2}{w.t:3}{w.angle:18.2f}{w.wavelength:21.3f}{w.scale:16.3f}{w.slant:8.3f}')
+    for w in stem.filter_parameters():                          # angles from 0 to 179.99, as everywhere
+        print(f'{w.j:2}{w.t:3}{round(w.angle % 180, 2) % 180:18.2f}{w.wavelength:21.3f}{w.scale:16.3f}{w.slant:8.3f}')
     A, B = stem.frame_bounds()
     ratio = frame.lipschitz_bound(B, stem.max_order)
     print(f'frame bounds at {height} x {width}: A = {A:.4g}, B = {B:.6g}')

@@ -82,10 +82,9 @@ def test_each_path_of_order_2_has_a_cell_of_its_own(J, L):
         outside = 1 - width * (path.j1 + (path.j2 - path.j1 - 1) / inner)
         assert len(radius) > 20
         assert outside - width / inner - 0.01 < radius.min() < radius.max() < outside + 0.01
-        # Within the sector of theta1, theta2 turns as theta1 does.
+        # Within the sector of theta1, theta2 turns as theta1 does: an index more is an angle less.
         step = 180 / L
-        centre = plot.orientation(path.theta1, L) + (plot.orientation(path.theta2, L) - np.mean(
-            [plot.orientation(t, L) for t in range(L)])) / L
+        centre = plot.orientation(path.theta1, L) + ((L - 1) / 2 - path.theta2) * step / L
         assert off(angles, centre).max() < step / L / 2 + 1
 
 
