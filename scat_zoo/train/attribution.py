@@ -107,9 +107,11 @@ def by_path(stem: ScatteringStem, values: Tensor, scale: Optional[int] = None) -
 
 
 def by_place(stem: ScatteringStem, values: Tensor, size: Tuple[int, int]) -> Tensor:
-    """Sums over paths, shared out evenly among the pixels of each window: (channels, h, w) -> (H, W), of equal sum.
+    """Shares summed over paths, as a density in 2^J x 2^J pixels: (channels, h, w) -> (H, W).
 
-    A pixel belongs to the window whose centre is nearest.
+    Between the centres of the windows of a scale it changes evenly, and beyond the outer ones it stays. So windows that
+    all have one share give an even map. Shared out among the pixels nearest to it, a window at the border, whose
+    centre may be the first pixel, would be a small cell in a strong colour, whatever is there.
     """
     total = torch.zeros(size, dtype=torch.float64)
     for scale in stem.scales:
@@ -117,19 +119,20 @@ def by_place(stem: ScatteringStem, values: Tensor, size: Tuple[int, int]) -> Ten
         cell = 1 << (stem.J - scale)
         maps = values[of_scale].double().unflatten(0, (-1, cell, cell, stem.colours)).sum((0, 3))  # (dy, dx, h, w)
         windows = maps.permute(2, 0, 3, 1).flatten(2).flatten(0, 1)
-        rows, columns = (_nearest(side, count, stem.J, scale, stem.rotation)
+        rows, columns = (_weights(side, count, stem.J, scale, stem.rotation)
                          for side, count in zip(size, windows.shape))
-        total += (windows / torch.outer(rows.bincount(), columns.bincount()))[rows][:, columns]
+        total += cell ** 2 * (rows @ windows @ columns.t())
     return total
 
 
-def _nearest(side: int, count: int, J: int, scale: int, rotation: Optional[str]) -> Tensor:
-    """Which of so many windows along an axis is nearest to each pixel."""
+def _weights(side: int, count: int, J: int, scale: int, rotation: Optional[str]) -> Tensor:
+    """How much each of so many windows along an axis counts at each pixel: (side, count) in float64, rows of sum 1."""
     padded, _ = geometry.padded_size(side, side, J)
     step, first = 1 << scale, float((1 << J) - (padded - side) // 2)
     if rotation is not None:                                    # see `rotation.cells`
         first = (1 << J) - padded / 2 + (side - 1 + step) / 2
-    return ((torch.arange(side) - first) / step + 0.5).floor().long().clamp(0, count - 1)
+    places = ((torch.arange(side, dtype=torch.float64) - first) / step).clamp(0, count - 1)
+    return (1 - (places[:, None] - torch.arange(count)).abs()).clamp(min=0)
 
 
 def keeps_places(model: Any, shares: Tensor) -> bool:

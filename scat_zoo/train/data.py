@@ -1,6 +1,7 @@
 """Image data sets for training: the built-in sample, Fashion-MNIST, and folders of images."""
 import gzip
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
@@ -132,7 +133,7 @@ def load(name: str, root: Optional[Path] = None, val_fraction: float = 0.1, seed
 
 def _fashion_mnist(root: Optional[Path]) -> Tuple['Images', 'Images']:
     folder = Path(root or DEBIAN)
-    if any(folder.glob('train-images-idx3-ubyte*')):
+    if os.path.isdir(folder) and any(folder.glob('train-images-idx3-ubyte*')):
         return IdxImages(folder, 'train'), IdxImages(folder, 't10k')
     if root is None:
         raise FileNotFoundError(
@@ -160,8 +161,8 @@ def _downloaded(dataset: Type[VisionDataset], root: Path) -> Tuple[VisionDataset
 
 def _image_folder(root: Path, val_fraction: float, seed: int, test_fraction: float, skip_broken: bool,
                   scan: bool) -> Data:
-    if not root.is_dir():
-        what = 'is a file' if root.is_file() else 'is not there'
+    if not os.path.isdir(root):
+        what = 'is a file' if os.path.isfile(root) else 'is not there'
         raise FileNotFoundError(f'{brief(root)} {what}: expected a folder of images, or the name of a data set '
                                 f'({nearest(root, DATA_SETS)})')
     notes: List[str] = []

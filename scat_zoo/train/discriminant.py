@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..models.model import ScatteringModel
 from . import loop
@@ -17,6 +16,7 @@ from .data import Prepared
 from .distributed import gathered, rank, world_size
 from .linear import coefficients
 from .loop import Training
+from .progress import bar
 
 # Of the classifier that an epoch of the filters goes through. Few, since every epoch draws others.
 PASSES_OF_AN_EPOCH = 2
@@ -107,8 +107,7 @@ def _features(model: ScatteringModel, images: Union[Prepared, Subset], device: t
     """What the classifier gets, and the targets, of all images; each process computes a part."""
     part = Subset(images, range(rank(), len(images), world_size()))
     features, targets = [], []
-    for x, y in tqdm(DataLoader(part, batch_size), 'discriminant', unit='batch', dynamic_ncols=True,
-                     disable=rank() > 0, leave=False):
+    for x, y in bar(DataLoader(part, batch_size), 'discriminant', unit='batch', disable=rank() > 0, leave=False):
         features.append(model.forward_head(model.forward_features(x.to(device)), pre_logits=True).cpu().numpy())
         targets.append(y.numpy())
     parts = gathered((np.concatenate(features), np.concatenate(targets)))

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..models.build import per_channel
 from ..models.stem import ScatteringStem
 from ..scattering import geometry
-from ..scattering.plot import orientation, period
+from ..scattering.plot import degrees, orientation, period
 from ..wording import brief, nearest
-from . import images, report_pictures
+from . import report_pictures
 from .attribution import Evidence, by_path, by_place, evidence, keeps_places, paths_of
 from .predict import Predictor, check_name
 from .run_folder import whole
@@ -33,10 +33,10 @@ def words(stem: ScatteringStem, path: geometry.Path, colour: int = 0) -> str:
     if path.j1 is None:
         return f'brightness{of_colour}'
     text = f'stripes every {_period(stem, path.j1, path.theta1):.1f} px'
-    text += ' in any direction' if path.theta1 is None else f' at {_angle(stem, path.j1, path.theta1)}°'
+    text += ' in any direction' if path.theta1 is None else f' at {_angle(stem, path.j1, path.theta1)}'
     if path.j2 is not None and path.theta2 is not None:
-        turn = f'{round(-180 * path.theta2 / stem.L % 180, 1):g}° to them' if path.theta1 is None else \
-            f'{_angle(stem, path.j2, path.theta2)}°'
+        turn = f'{degrees(-180 * path.theta2 / stem.L)} to them' if path.theta1 is None else \
+            _angle(stem, path.j2, path.theta2)
         of_second = None if path.theta1 is None else path.theta2
         text += f', which vary every {_period(stem, path.j2, of_second):.1f} px at {turn}'
     return text + of_colour
@@ -59,9 +59,9 @@ def _period(stem: ScatteringStem, j: int, t: Optional[int]) -> float:
 
 
 def _angle(stem: ScatteringStem, j: int, t: int) -> str:
-    """Degrees from lying stripes counter-clockwise, which are those of the wave vector from downwards."""
+    """Of the stripes, from lying ones counter-clockwise, and of the oscillation, from downwards to the right."""
     found = [w.angle for w in stem.filter_parameters() if (w.j, w.t) == (j, t)]
-    return f'{round((found or [orientation(t, stem.L)])[0] % 180, 1) % 180:g}'
+    return degrees((found or [orientation(t, stem.L)])[0])
 
 
 def strongest(model: Any, found: Evidence) -> str:
@@ -92,7 +92,8 @@ def show(model_or_checkpoint: str, image: Path, picture: Path, asked: Optional[s
     model = predictor.model
     if asked is not None and asked not in predictor.classes:
         raise ValueError(f'the model has no class {brief(repr(asked), 60)}; {nearest(asked, predictor.classes)}')
-    x = predictor.transform(images.prepare(images.open_image(image), model.in_chans, predictor.value_range))
+    x = predictor.read(image)
+    predictor.warn(1)
     found = evidence(model, x[None], None if asked is None else predictor.classes.index(asked))
     answer, how = _told(predictor.classes, found, asked is not None)
     with whole(picture) as partial:
@@ -117,13 +118,13 @@ def _check(model_or_checkpoint: str, image: Path, picture: Path) -> None:
     if importlib.util.find_spec('matplotlib') is None:
         raise ValueError('the picture needs matplotlib: install it, or scat_zoo with the extra plot')
     name = model_or_checkpoint
-    if not Path(name).is_dir() and timm.is_model(name) and name.split('.')[0] not in timm.list_models('scat_*'):
+    if not os.path.isdir(name) and timm.is_model(name) and name.split('.')[0] not in timm.list_models('scat_*'):
         raise ValueError(f'expected a model with scattering filters (`scat-zoo list`), {brief(name)} has none')
     check_name(name)
-    if not image.is_file():
-        raise ValueError(f'expected one image, {brief(image)} is no file' if image.exists() else
+    if not os.path.isfile(image):
+        raise ValueError(f'expected one image, {brief(image)} is no file' if os.path.exists(image) else
                          f'no image {brief(image)}')
-    if picture.exists() and os.path.samefile(image, picture):
+    if os.path.exists(picture) and os.path.samefile(image, picture):
         raise ValueError(f'the picture would replace the image {brief(image)}: choose another --output')
 
 
@@ -133,7 +134,7 @@ def _draw(file: Path, model: Any, x: Tensor, found: Evidence, title: str) -> Non
     means = by_path(stem, found.coefficients, stem.J).mean(1) / windows
     place = None
     if keeps_places(model, found.shares):
-        place = by_place(stem, found.shares, (x.shape[1], x.shape[2])).numpy() * 4 ** stem.J
+        place = by_place(stem, found.shares, (x.shape[1], x.shape[2])).numpy()
     shares = by_path(stem, found.shares).sum(1)
     report_pictures.explanation(file, f'{title}, {_rounded(shares[0].item())} of them brightness (order 0)',
                                 as_seen(model, x), paths_of(stem), means.numpy(), shares.numpy(), place, 2 ** stem.J)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..wording import brief, shown
 from .data import Prepared
 from .distributed import gathered, rank, world_size
+from .progress import bar
 
 LISTED = 30                     # of more classes than these, `report` lists WORST
 WORST = 10
@@ -46,7 +46,7 @@ def probabilities(model: nn.Module, dataset: Prepared, device: torch.device,
     part = Subset(dataset, range(rank(), len(dataset), world_size()))
     # A generator of its own: the loader's draw of a seed must not move the global one, which augmentation uses.
     loader = DataLoader(part, batch_size, generator=torch.Generator().manual_seed(0))
-    for images, classes in tqdm(loader, 'test', leave=False, unit='batch', dynamic_ncols=True, disable=rank() > 0):
+    for images, classes in bar(loader, 'test', leave=False, unit='batch', disable=rank() > 0):
         logits = model(images.to(device)).float()                               # (batch, classes)
         # One infinite logit would leave finite probabilities.
         logits = logits.masked_fill(~logits.isfinite().all(1, keepdim=True), torch.nan)

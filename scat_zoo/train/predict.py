@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
+from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models import shipped
 from ..wording import brief, shown, some
 from . import augment, checkpoint, folders, images
+from .progress import bar as progress_bar
 from .run_folder import whole
 
 MANY = 50                       # from so many files on there is a progress bar
@@ -28,6 +29,9 @@ class Prediction(NamedTuple):
 class Predictor:
     """The model of a checkpoint or run's folder, or of shipped weights, for image files.
 
+    Attributes:
+        others: files that were read and have values of another range than the training images, and which.
+
     Raises:
         ValueError: in one sentence, if there is no such model.
     """
@@ -38,6 +42,7 @@ class Predictor:
         self.value_range = checkpoint.value_range(model_or_checkpoint)
         self.transform = augment.eval_transform(self.model)
         self.device = device
+        self.others: List[Tuple[Path, str]] = []
         names = self.model.pretrained_cfg.get('label_names') or ()
         count = self.model.num_classes
         self.classes = list(names) if len(names) == count else [str(i) for i in range(count)]
@@ -55,10 +60,53 @@ class Predictor:
     def _read(self, file: Path) -> Union[Tensor, str]:
         """The image (C, H, W) as the model takes it, or why there is none."""
         try:
-            picture = images.prepare(images.open_image(file), self.model.in_chans, self.value_range)
-            return self.transform(picture)
+            return self.read(file)
         except Exception as error:              # whatever it is, the file must not cost the others their answers
             return brief(' '.join(str(error).split()) or type(error).__name__, 280)
+
+    def read(self, file: Path) -> Tensor:
+        """The image (C, H, W) as the model takes it.
+
+        Raises:
+            ValueError: in one sentence, if there is none.
+        """
+        picture = images.open_image(file)
+        ready = images.prepare(picture, self.model.in_chans, self.value_range)
+        other = self._other_range(picture)
+        if other:
+            self.others.append((file, other))
+        return self.transform(ready)
+
+    def _other_range(self, picture: images.Picture) -> str:
+        """What values it has, if these cannot be on the scale of the training images; '' if they may be.
+
+        They are too small if the brightest pixel is darker than the average one of all training images and than an
+        eighth of their range, which 12 bits in place of 16 never reach, and too large if the average pixel is brighter
+        than the brightest one of all. A dark or bright picture of their scale is neither, unless next to nothing is on
+        it: some pixel is brighter than their average, or some darker than the brightest. A share of the range alone
+        would not do, as one hot pixel in a training image makes the range. One value all over, such as black, tells
+        nothing.
+        """
+        if self.value_range is None:
+            return ''
+        if isinstance(picture, Image.Image):
+            return 'of 8 bits'
+        low, high = self.value_range
+        mean = self.model.pretrained_cfg['mean']
+        mean = sum(mean) / len(mean) or 1 / 256                 # of 0 to 1; not known if the model takes logarithms
+        brightest, average = float(picture.max()), float(picture.mean(dtype='float64'))
+        most, average = ((value - low) / (high - low) for value in (brightest, average))
+        if (min(mean, 1 / 8) <= most and average <= 1) or picture.min() == picture.max():
+            return ''
+        return f'from {picture.min():g} to {picture.max():g}'
+
+    def warn(self, count: int) -> None:
+        """Tell of those of so many images whose values are of another range."""
+        if self.others and self.value_range is not None:
+            (file, other), (low, high) = self.others[0], self.value_range
+            print(f'scat-zoo: warning: {len(self.others):,} of {count:,} images have values of another range than the '
+                  f'training images, {low:g} to {high:g}, so their answers may mean nothing; the first is '
+                  f'{brief(file, 80)}, {other}', file=sys.stderr)
 
     @torch.inference_mode()
     def _classify(self, pictures: Tensor, topk: int) -> List[Tuple[List[Tuple[str, float]], Optional[str]]]:
@@ -71,7 +119,7 @@ class Predictor:
 
 def check_name(model_or_checkpoint: str) -> None:
     """Refuse what is neither a folder nor the name of weights that come with the package."""
-    if not Path(model_or_checkpoint).is_dir() and model_or_checkpoint not in shipped.names():
+    if not os.path.isdir(model_or_checkpoint) and model_or_checkpoint not in shipped.names():
         raise checkpoint.no_model(model_or_checkpoint, shipped.names())
 
 
@@ -81,6 +129,9 @@ def find(paths: Sequence[Path]) -> List[Path]:
     Raises:
         ValueError, OSError: in one sentence, if a path is neither, or a folder cannot be searched or has no image.
     """
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise ValueError(f'no file or folder {brief(missing[0])}: {len(missing):,} of {len(paths):,} are missing')
     files: List[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -92,8 +143,7 @@ def find(paths: Sequence[Path]) -> List[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise ValueError(f'expected images or folders of images, {brief(path)} is neither a file nor a folder'
-                             if path.exists() else f'no file or folder {brief(path)}')
+            raise ValueError(f'expected images or folders of images, {brief(path)} is neither a file nor a folder')
     return files
 
 
@@ -111,10 +161,10 @@ def show(model_or_checkpoint: str, paths: Sequence[Path], topk: int, device: tor
     columns = min(topk, len(predictor.classes))
     header = [title for i in range(1, columns + 1) for title in (f'class{i}', f'probability{i}')]
     failed = 0
-    with _written(table, ['path', *header, 'error']) as write, tqdm(
-            total=len(files), desc='predict', unit='image', dynamic_ncols=True, disable=len(files) < MANY) as bar:
+    with _written(table, ['path', *header, 'error']) as write, progress_bar(
+            total=len(files), desc='predict', unit='image', disable=len(files) < MANY) as bar:
         # In a terminal, lines go above the bar.
-        say = bar.write if sys.stdout.isatty() else _print
+        say = bar.write if sys.stdout.isatty() and sys.stderr.isatty() else _print
         for path, classes, error in predictor(files, topk):
             failed += error is not None
             cells = [cell for name, p in classes for cell in (name, f'{p:.6g}')]
@@ -128,6 +178,7 @@ def show(model_or_checkpoint: str, paths: Sequence[Path], topk: int, device: tor
                     raise
                 discard_stdout()
             bar.update()
+    predictor.warn(len(files))
     if failed:
         raise ValueError(f'{failed:,} of {len(files):,} images could not be read: see their errors above'
                          + ', and in the table' * (table is not None))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..models.model import ScatteringModel
 from ..wording import brief
 from . import linear
 from .data import Prepared
 from .loop import targets_of
+from .progress import bar as progress_bar
 from .run_folder import read_json
 
 FOLDS, MANY_CLASSES = 5, 100
@@ -69,7 +69,7 @@ def stacked(dataset: Prepared) -> Tuple[Tensor, Tensor]:
     """
     most = max(1, MOST_BYTES // (4 * dataset[0][0].numel()))
     part = torch.utils.data.Subset(dataset, evenly(torch.as_tensor(targets_of(dataset)), most).tolist())
-    batches = list(tqdm(DataLoader(part, BATCH), 'reading', unit='batch', dynamic_ncols=True, leave=False, delay=1))
+    batches = list(progress_bar(DataLoader(part, BATCH), 'reading', unit='batch', leave=False, delay=1))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
@@ -140,8 +140,8 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
         results: List[Choice] = []
         made: List[Tuple[ScatteringModel, Tensor]] = []
         first, classes = build(candidates[0]), y[often].numpy()
-        with tqdm(total=2 * len(candidates) * len(splits), desc='choosing features', unit='fit', dynamic_ncols=True,
-                  leave=False) as bar:
+        with progress_bar(total=2 * len(candidates) * len(splits), desc='choosing features', unit='fit',
+                          leave=False) as bar:
             for kwargs in candidates:
                 model = build(kwargs).to(device)
                 images = as_of(x, first, model)
@@ -160,7 +160,7 @@ def choose(candidates: Sequence[Dict[str, Any]], build: Callable[[Dict[str, Any]
 
 
 def _cross_validated(choice: Choice, x: Tensor, unseen: Tensor, y: np.ndarray,
-                     splits: Sequence[Tuple[np.ndarray, np.ndarray]], balanced: bool, bar: tqdm) -> Choice:
+                     splits: Sequence[Tuple[np.ndarray, np.ndarray]], balanced: bool, bar: Any) -> Choice:
     """The choice with the best strength and what it reaches, fitted to the features x and validated on the others."""
     found = linear.reduced(x, unseen)
     losses, right = np.zeros((2, len(linear.STRENGTHS[choice.classifier])))

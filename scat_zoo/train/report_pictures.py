@@ -71,7 +71,7 @@ def explanation(file: pathlib.Path, title: str, image: np.ndarray, paths: Sequen
     Args:
         image: (H, W) or (H, W, 3), from 0 to 1.
         means, shares: of each path, the mean coefficient and the share in the logit.
-        places: the share of each pixel (H, W), in so many a window; None if there is none.
+        places: the share in a window's area around each pixel (H, W); None if there is none.
         window: pixels along the side of a window.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -15,6 +15,7 @@ from ..wording import brief, some
 from .distributed import rank
 from .folders import ImageFiles
 from .images import channels_of, open_image, with_channels
+from .progress import bar
 
 MEASURED = 5000                 # images from which mean and deviation are taken, at most about
 
@@ -86,8 +87,8 @@ def _look_into(files: List[str], step: int) -> List[Union[Facts, str]]:
     try:
         with warnings.catch_warnings():                         # Pillow's, about metadata
             warnings.simplefilter('ignore')
-            for fact in tqdm(pool.map(_facts, files), 'reading', len(files), leave=False, unit='image', delay=2,
-                             dynamic_ncols=True, disable=rank() > 0):
+            for fact in bar(pool.map(_facts, files), 'reading', len(files), leave=False, unit='image', delay=2,
+                            disable=rank() > 0):
                 if not isinstance(fact, str):
                     fact = fact if good % step == 0 else fact._replace(moments=None)
                     good += 1
@@ -121,28 +122,23 @@ def _facts(file: str) -> Union[Facts, str]:
 def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Found:
     pairs = [(file, fact) for name, part in parts.items() for (file, _), fact in zip(part.samples, facts[name])]
     _check_agreement(pairs)
-    of_training, *of_others = facts.values()
-    deep = [fact for fact in of_training if fact.deep]
+    of_training = next(iter(facts.values()))
     value_range = None
-    if deep:
-        low, high = min(fact.low for fact in deep), max(fact.high for fact in deep)
+    if of_training[0].deep:
+        low, high = min(fact.low for fact in of_training), max(fact.high for fact in of_training)
         # Of one value only, any range, if what is added to a large number does not vanish in it.
         value_range = (low, high if high > low else low + max(1., abs(low) / 1000))
         if value_range[1] - value_range[0] > np.finfo(np.float32).max:
             raise ValueError(f'the values of the images, from {low:g} to {high:g}, are too far apart for 32 bits: '
                              'save them on another scale')
-    elif any(fact.deep for others in of_others for fact in others):
-        file = next(file for file, fact in pairs if fact.deep)
-        raise ValueError(f'the training images have 8 bits, so the range of the values in {brief(file)} is not known: '
-                         'save it with 8 bits, or the training images with as many')
     sizes = np.array([fact.size for fact in of_training])
     channels = max(fact.channels for fact in of_training)
     height, width = np.median(sizes, 0).astype(int).tolist()
     mean, std = _statistics(of_training, channels, value_range)
     notes = [_channels_note(of_training, channels), _sizes_note(sizes, height, width)]
     if value_range is not None:
-        notes.append(f'{len(deep):,} of {len(of_training):,} training images are more than 8 bits in grey or colour; '
-                     f'their values from {low:.9g} to {high:.9g} become 0 to 1')
+        notes.append('all images are more than 8 bits in grey or colour; values of the training images, '
+                     f'{low:.9g} to {high:.9g}, become 0 to 1')
     alpha = sum(fact.alpha for fact in of_training)
     if alpha:
         notes.append(f'{alpha:,} training images have an alpha channel, which is left out')
@@ -150,7 +146,7 @@ def _summary(parts: Dict[str, ImageFiles], facts: Dict[str, List[Facts]]) -> Fou
 
 
 def _check_agreement(facts: List[Tuple[str, Facts]]) -> None:
-    """Refuse a mix of channels, that of grey and colour aside."""
+    """Refuse a mix of channels, that of grey and colour aside, and one of depths, whose values do not compare."""
     kinds: Dict[int, str] = {}
     for file, fact in facts:
         kinds.setdefault(3 if fact.channels == 1 else fact.channels, file)
@@ -158,14 +154,19 @@ def _check_agreement(facts: List[Tuple[str, Facts]]) -> None:
         (a, one), (b, other) = [('1 or 3' if n == 3 else n, file) for n, file in kinds.items()][:2]
         raise ValueError(f'all images must be grey or colour, or else of the same channels: {brief(one, 80)} has {a}, '
                          f'{brief(other, 80)} has {b}')
+    # 8 bits are 0 to 255, others whatever the training images have: a classifier might tell classes by that alone.
+    depths = {fact.deep: file for file, fact in reversed(facts)}
+    if len(depths) > 1:
+        raise ValueError(f'all images must have as many bits: {brief(depths[False], 80)} has 8, '
+                         f'{brief(depths[True], 80)} has more, so their values do not compare: save all with as many')
 
 
 def _statistics(facts: List[Facts], channels: int, value_range: Optional[Tuple[float, float]]
                 ) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
     """Mean and deviation by channel. Each image has the same weight, since all become one size."""
     moments = []
-    for deep, (first, second) in [(fact.deep, fact.moments) for fact in facts if fact.moments is not None]:
-        if deep and value_range is not None:
+    for first, second in [fact.moments for fact in facts if fact.moments is not None]:
+        if value_range is not None:
             low, span = value_range[0], value_range[1] - value_range[0]
             first, second = (first - low) / span, (second - 2 * low * first + low ** 2) / span ** 2
         moments.append(np.broadcast_to([first, second], (2, channels)))

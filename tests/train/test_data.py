@@ -288,10 +288,9 @@ def test_grey_is_found(folder):
     assert any(note.startswith('1 of 20 training images are in colour') for note in d.notes)
 
 
-def test_deep_images_among_others(folder):
+def test_deep_images(folder):
     rng = np.random.RandomState(0)
-    save_all(folder, lambda i: Image.fromarray(
-        rng.randint(0, 256, (20, 24), np.uint8) if i % 2 else rng.randint(100, 1024, (20, 24)).astype(np.uint16)))
+    save_all(folder, lambda i: Image.fromarray(rng.randint(100, 1024, (20, 24)).astype(np.uint16)))
     deep = np.full((20, 24), 500, np.uint16)
     deep[0, :2] = 7, 4000
     Image.fromarray(deep).save(folder / 'train' / 'cat' / '0.png')
@@ -299,8 +298,8 @@ def test_deep_images_among_others(folder):
     Image.fromarray(deep).save(folder / 'test' / 'cat' / '0.png')       # which tells nothing to those who train
     d = data.load(str(folder), val_fraction=0.)
     assert (d.input_size, d.value_range) == ((1, 20, 24), (7, 4000))
-    assert ('10 of 20 training images are more than 8 bits in grey or colour; their values from 7 to 4000 become 0 to 1'
-            in d.notes)
+    assert ('all images are more than 8 bits in grey or colour; values of the training images, 7 to 4000, '
+            'become 0 to 1') in d.notes
     as_tensor = data.Prepared(d.train, 1, transforms.MaybeToTensor(), d.value_range)
     values = torch.stack([as_tensor[i][0] for i in range(20)]).double()
     assert (values.min(), values.max()) == (0, 1)
@@ -308,9 +307,17 @@ def test_deep_images_among_others(folder):
     assert d.std == pytest.approx([values.std(correction=0).item()], abs=1e-6)
     with pytest.raises(ValueError, match=r'train/cat/0.png: the image has more than 8 bits'):
         data.Prepared(d.train, 1, lambda x: x)
-    for file in (folder / 'train').rglob('*.png'):
-        Image.new('L', (20, 24)).save(file)
-    with pytest.raises(ValueError, match=r'the training images have 8 bits, .*test/cat/0.png is not known'):
+
+
+@pytest.mark.parametrize(('deep', 'flat'), [('train/cat/2', 'train/cat/0'), ('test/dog/1', 'train/cat/0'),
+                                            ('train/cat/0', 'train/cat/1')])
+def test_images_of_8_bits_and_of_more_are_refused_together(folder, deep, flat):
+    """One file of each is named, the first."""
+    deep += '.png'
+    with Image.open(folder / deep) as image:
+        pixels = np.asarray(image.convert('L')).astype(np.uint16) * 257
+    Image.fromarray(pixels).save(folder / deep)
+    with pytest.raises(ValueError, match=f'^all images must have as many bits: .*/{flat}.png has 8, .*/{deep} has m'):
         data.load(str(folder))
 
 
@@ -381,3 +388,8 @@ def test_10000_small_files_are_read_in_seconds(tmp_path):
     d = data.load(str(tmp_path))
     assert (len(d.train) + len(d.val), len(d.test)) == (8000, 2000)
     assert time.monotonic() - start < 60                        # 5 s on two free cores
+
+
+def test_a_name_that_no_folder_can_have():
+    with pytest.raises(FileNotFoundError, match=r'^xxx.* is not there: expected a folder of images, or the name '):
+        data.load('x' * 5000)

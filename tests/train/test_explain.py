@@ -128,16 +128,14 @@ def test_a_model_is_left_as_it_was():
 
 
 @pytest.mark.parametrize('stem', STEMS)
-def test_sums_by_path_and_by_place_lose_nothing(stem):
+def test_sums_by_path_lose_nothing(stem):
     kwargs = {key: value for key, value in STEMS[stem].items() if key != 'log_floor'}
     S = ScatteringStem(**{'L': 3, 'in_chans': 2, 'img_size': (21, 30), **kwargs})
     values = torch.randn(len(S.channels), 21 >> S.J, 30 >> S.J, dtype=torch.float64)
     paths = attribution.paths_of(S)
-    sums, places = by_path(S, values), by_place(S, values, (21, 30))
+    sums = by_path(S, values)
     assert sums.shape == (len(paths), S.colours)
-    assert places.shape == (21, 30)
-    for total in (sums.sum(), places.sum()):
-        torch.testing.assert_close(total, values.sum())
+    torch.testing.assert_close(sums.sum(), values.sum())
     path = geometry.Path(1, 0, None if S.rotation else 2)
     own = [n for n, channel in enumerate(S.channels) if channel[:5] == path and channel.colour == 1]
     torch.testing.assert_close(sums[paths.index(path), 1], values[own].sum())
@@ -163,10 +161,34 @@ def test_a_sample_within_a_cell_has_its_own_place():
     S = ScatteringStem(J=2, L=2, in_chans=2, img_size=(16, 16), scales=(1, 2))
     n = next(n for n, c in enumerate(S.channels) if (c.scale, c.dy, c.dx, c.colour) == (1, 1, 0, 1))
     values = torch.zeros(len(S.channels), 4, 4)
-    values[n, 2, 1] = 4.                                        # centred at pixel (2 * 4 + 2, 1 * 4)
+    values[n, 2, 1] = 3.                                        # centred at pixel (2 * 4 + 2, 1 * 4)
+    around = torch.tensor([0.5, 1, 0.5], dtype=torch.float64)
     expected = torch.zeros(16, 16, dtype=torch.float64)
-    expected[9:11, 3:5] = 1.
+    expected[9:12, 3:6] = 4 * 3. * torch.outer(around, around)  # in 4 x 4 pixels, of one sample in 2 x 2
     assert torch.equal(by_place(S, values, (16, 16)), expected)
+
+
+@pytest.mark.parametrize('stem', STEMS)
+def test_windows_of_one_share_give_an_even_map(stem):
+    kwargs = {key: value for key, value in STEMS[stem].items() if key != 'log_floor'}
+    S = ScatteringStem(**{'L': 3, 'in_chans': 2, 'img_size': (21, 30), **kwargs})
+    places = by_place(S, torch.ones(len(S.channels), 21 >> S.J, 30 >> S.J), (21, 30))
+    torch.testing.assert_close(places, torch.full((21, 30), float(len(S.channels)), dtype=torch.float64))
+
+
+@pytest.mark.parametrize('side', [29, 49, 65])
+@pytest.mark.parametrize('kwargs', [{'J': 3}, {'J': 4}, {'J': 3, 'rotation': 'average'}])
+def test_the_map_of_one_texture_is_even_to_the_border(kwargs, side):
+    """Of one that every window sees alike, which goes on where it is mirrored."""
+    model = create(global_pool='avg', in_chans=1, img_size=side, **kwargs)
+    period = 2 ** kwargs['J']
+    tile = torch.rand(period, period, dtype=torch.float64)
+    at = torch.arange(side) % period
+    at = torch.minimum(at, period - at)
+    found = evidence(model, tile[at][:, at][None, None])
+    places = by_place(model.scattering, found.shares, (side, side))
+    even = found.shares.sum() / found.shares[0].numel()
+    torch.testing.assert_close(places, even.expand(side, side), rtol=1e-3, atol=0)
 
 
 def toy(angle, **kwargs):
@@ -263,7 +285,8 @@ def test_the_command_prints_and_draws(folder, monkeypatch, capsys):
     normalised = (torch.tensor(image)[None, None] - model.pretrained_cfg['mean'][0]) / model.pretrained_cfg['std'][0]
     assert np.allclose(means, model.scattering(normalised)[0].mean((1, 2)), atol=1e-5)
     assert paths[int(means[1:].argmax()) + 1] == paths[int(shares.argmax())] == geometry.Path(1, 0, 5)
-    assert places.sum() / window ** 2 == pytest.approx(shares.sum(), rel=1e-5)
+    assert places.shape == (32, 32)
+    assert places[::window, ::window].sum() == pytest.approx(shares.sum(), rel=1e-5)       # at the windows' centres
     assert np.allclose(shares, -drawn[1][5], atol=1e-5)         # of two classes one speaks against the other
 
 
@@ -290,6 +313,12 @@ def test_pictures_of_all_kinds(name, kwargs, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                         # of signs that the font lacks
         check_texts(*saved)
+
+
+def test_an_image_of_another_range_than_the_training_images_is_told(folder, capsys):
+    checkpoint.save(toy(135), folder / 'deep', ['falling', 'rising'], value_range=(0, 4095))
+    explain.show(str(folder / 'deep'), folder / 'image.png', folder / 'out.png')
+    assert capsys.readouterr().err.startswith('scat-zoo: warning: 1 of 1 images have values of another range ')
 
 
 def test_a_map_where_there_are_places():
@@ -361,3 +390,10 @@ def test_without_matplotlib_it_says_what_to_install(folder, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *args: None if name == 'matplotlib' else find(name))
     with pytest.raises(ValueError, match='needs matplotlib: install it, or scat_zoo with the extra plot'):
         explain.show(str(folder / 'run'), folder / 'image.png', folder / 'out.png')
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    for names, phrase in ((('x' * 5000, 'a.png'), '^xxx.* is not there'),
+                          (('scat_linear.fashion_mnist', 'x' * 5000), 'no image xxx')):
+        with pytest.raises(ValueError, match=phrase):
+            explain.show(names[0], Path(names[1]), tmp_path / 'a.png', None)

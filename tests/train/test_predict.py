@@ -14,6 +14,8 @@ from PIL import Image
 from scat_zoo.train import checkpoint, predict
 from scat_zoo.train.predict import Predictor, find
 
+from .terminal import Terminal
+
 CPU = torch.device('cpu')
 NAMES = ['dark', 'grey', 'light']
 
@@ -67,14 +69,22 @@ def test_what_is_not_there_is_refused_before_any_work(tmp_path, run, capsys):
     (tmp_path / 'empty' / 'notes.txt').write_text('no image')
     (tmp_path / 'broken-link').symlink_to(tmp_path / 'nowhere')
     os.mkfifo(tmp_path / 'fifo')
-    for name, phrase in (('absent.png', 'no file or folder .*absent.png$'),
+    for name, phrase in (('absent.png', 'no file or folder .*absent.png: 1 of 2 are missing$'),
                          ('empty', 'no images in the folder .*empty: expected files that end in .jpg, '),
-                         ('broken-link', 'no file or folder .*broken-link$'),
+                         ('broken-link', 'no file or folder .*broken-link: 1 of 2 are missing$'),
                          ('fifo', 'fifo is neither a file nor a folder$')):
         with pytest.raises(ValueError, match=phrase):
             predict.show(str(run), [good, tmp_path / name], 1, CPU, tmp_path / 'out.csv')
     assert not capsys.readouterr().out
     assert not list(tmp_path.glob('out.csv*'))
+
+
+def test_of_paths_that_are_not_there_the_first_is_named(tmp_path):
+    """Also if something else is wrong with one before it, or its name is longer than any file's can be."""
+    (tmp_path / 'empty').mkdir()
+    for name in ('a.png', 'x' * 5000):
+        with pytest.raises(ValueError, match=f'no file or folder .*{name[-9:]}: 2 of 4 are missing$'):
+            find([tmp_path / 'empty', write(tmp_path / 'good.png'), tmp_path / name, tmp_path / 'b.png'])
 
 
 def test_300_images_in_batches_are_as_each_alone(tmp_path, run):
@@ -195,12 +205,13 @@ def test_a_table_that_cannot_be_written_is_refused_before_any_work(tmp_path, run
 
 
 @pytest.mark.parametrize(('count', 'bar'), [(49, False), (50, True)])
-def test_many_images_have_a_progress_bar(tmp_path, run, count, bar, capsys):
+def test_many_images_have_a_progress_bar(tmp_path, run, count, bar, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stderr', Terminal())
     for i in range(count):
         write(tmp_path / 'images' / f'{i}.png')
     predict.show(str(run), [tmp_path / 'images'], 1, CPU)
-    out, err = capsys.readouterr()
-    assert (f'{count}/{count}' in err) == bar
+    assert (f'{count}/{count}' in sys.stderr.getvalue()) == bar
+    out = capsys.readouterr().out
     assert len(out.splitlines()) == 2 * count
 
 
@@ -223,6 +234,44 @@ def test_the_value_range_of_the_checkpoint_is_applied(tmp_path):
     assert dict(found) == pytest.approx(dict(expected), rel=1e-4)
     (_, _, error), = Predictor(str(tmp_path / 'plain'), CPU)([tmp_path / '16.png'], 3)
     assert 'more than 8 bits' in error
+
+
+def ranged(folder, average):
+    """A checkpoint of images whose values are 0 to 65535, and this on average."""
+    model = create()
+    model.pretrained_cfg['mean'] = (average / 65535,)
+    checkpoint.save(model, folder / f'{average}', NAMES, value_range=(0, 65535))
+    return str(folder / f'{average}')
+
+
+SCENE = np.linspace(0, 1, 256).reshape(16, 16) ** 1.5            # 0.4 on average
+
+
+@pytest.mark.parametrize(('values', 'told'), [
+    ((4095 * SCENE).astype(np.uint16), 'from 0 to 4095'),               # 12 bits in 16
+    (SCENE.astype(np.float32), 'from 0 to 1'),
+    ((255 * SCENE).astype(np.uint8), 'of 8 bits'),
+    (1e6 * SCENE.astype(np.float32), 'from 0 to 1e+06')])
+def test_pictures_of_another_range_are_told_once(values, told, tmp_path, capsys):
+    for name in ('b.tif', 'c.tif'):
+        Image.fromarray(values).save(tmp_path / name)
+    Image.fromarray((65535 * SCENE).astype(np.uint16)).save(tmp_path / 'a.tif')
+    predict.show(ranged(tmp_path, 20000), [tmp_path / f'{name}.tif' for name in 'abc'], 1, CPU)
+    assert capsys.readouterr().err == (
+        'scat-zoo: warning: 2 of 3 images have values of another range than the training images, 0 to 65535, so their '
+        f'answers may mean nothing; the first is {tmp_path}/b.tif, {told}\n')
+
+
+def test_dark_bright_and_empty_pictures_are_of_the_range_all_the_same(tmp_path, capsys):
+    spot = np.zeros((16, 16))
+    spot[3, 4] = 0.2
+    for i, values in enumerate((0.15 * SCENE, 0.9 + 0.1 * SCENE, spot, 0 * SCENE, 1 + 0 * SCENE)):
+        Image.fromarray((65535 * values).astype(np.uint16)).save(tmp_path / f'{i}.png')
+    predict.show(ranged(tmp_path, 20000), [tmp_path / f'{i}.png' for i in range(5)], 1, CPU)
+    # A hot pixel among the training images makes their range: this is what they look like.
+    Image.fromarray((3000 * SCENE).astype(np.uint16)).save(tmp_path / 'dim.png')
+    predict.show(ranged(tmp_path, 1000), [tmp_path / 'dim.png'], 1, CPU)
+    assert not capsys.readouterr().err
 
 
 def piped(run, folder, *options):
