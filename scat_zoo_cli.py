@@ -3,11 +3,15 @@
 Outside the package, since importing any part of that registers the zoo.
 """
 import argparse
+import contextlib
 import difflib
+import os
 import re
+import signal
 import sys
+import threading
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 COMMANDS = {
     'train': 'train a model on images',
@@ -24,7 +28,13 @@ LONGEST = 200                   # characters of an error that come from argparse
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a mistake on one line, which points to the help; the usage alone takes a screen."""
+    """Tells a mistake on one line, which points to the help; the usage alone takes a screen.
+
+    Half an option is a mistake: it would mean another one as soon as there are more options.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         message = ' '.join(message.split())
@@ -39,7 +49,10 @@ class _Parser(argparse.ArgumentParser):
         """Refuse here what a command does not know: the whole command line would point to its own help."""
         found, others = super().parse_known_args(args, namespace)
         if others:
-            alike = difflib.get_close_matches(others[0], self._option_string_actions, n=1, cutoff=0.75)
+            name, options = others[0].partition('=')[0], self._option_string_actions
+            alike = [option for option in options if option.startswith(name)]
+            if len(alike) != 1:
+                alike = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
             self.error(f'unknown arguments: {" ".join(others)}' + ''.join(f'; did you mean {name}?' for name in alike))
         return found, others
 
@@ -60,9 +73,25 @@ def main(argv: Optional[List[str]] = None) -> int:
         except PackageNotFoundError:
             number = 'not installed'
         parsers(number)[0].parse_args(argv)
-    try:
+    with _ended_by_ctrl_c():                            # importing takes seconds
         from scat_zoo import cli
-    except KeyboardInterrupt:                           # importing takes seconds
-        print('stopped', file=sys.stderr)
-        return 130
     return cli.main(argv)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Within, Ctrl-C ends the process: as an exception, what is being imported may make another one of it."""
+    if (threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: Any) -> None:
+    os.write(2, b'stopped\n')
+    os._exit(130)

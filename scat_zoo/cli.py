@@ -31,13 +31,15 @@ from .train.choices import HELD_OUT, VALIDATED
 from .train.job import Job
 from .train.loop import Training
 from .train.recipes import RECIPES
-from .train.run_folder import write_json
+from .train.run_folder import NAMES, option_of, write_json
 from .wording import brief, nearest
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except KeyboardInterrupt:                           # a GPU may take seconds to say that it is there
+        return _stopped('')
     if args.command is _run:                            # the script's errors are its own
         if not _is_there(args.script, args.module):
             args.parser.error(f'no script {brief(args.script)}: expected a Python file, or -m and an installed module')
@@ -53,8 +55,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         predict.discard_stdout()
         return 128 + 13
     except KeyboardInterrupt:
-        print('stopped' + GOES_ON.get(args.command, ''), file=sys.stderr)
-        return 130
+        return _stopped(GOES_ON.get(args.command, ''))
     # timm asserts what it expects of keywords.
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError, FloatingPointError, AssertionError) as error:
         print(f'scat-zoo: error: {sentence(error)}', file=sys.stderr)
@@ -63,6 +64,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f'scat-zoo: error: {unforeseen(error)}', file=sys.stderr)
         return 2
     return 0
+
+
+def _stopped(how_to_go_on: str) -> int:
+    print('stopped' + how_to_go_on, file=sys.stderr)
+    return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -311,8 +317,8 @@ def _train_recipe(args: argparse.Namespace) -> None:
     own = {'recipe', 'select', 'arms', 'jobs', 'data', 'root', 'output', 'resume', 'device', 'command', 'parser'}
     for name, value in vars(args).items():
         if name not in own and value != args.parser.get_default(name):
-            option = {'start': 'from'}.get(name, name.replace('_', '-'))
-            raise ValueError(f'--{option} has no effect on a recipe: leave it out, or train without --recipe')
+            option = NAMES.get(name, option_of(name))
+            raise ValueError(f'{option} has no effect on a recipe: leave it out, or train without --recipe')
     data = None if args.data == Job.data else args.data
     study.run(args.recipe, data, args.root, args.output or Path('runs') / args.recipe, args.select, args.arms,
               args.jobs, args.resume, args.device)

@@ -32,6 +32,15 @@ def test_sigterm_is_ctrl_c():
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_ctrl_c_while_options_are_read(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, '_parser', interrupted)
+    assert cli.main(['list']) == 130
+    assert capsys.readouterr().err == 'stopped\n'
+
+
 def test_sigterm_ends_a_process_that_was_forked_off():
     with ending.stopped_by_sigterm():
         child = os.fork()

@@ -171,7 +171,7 @@ def checkpoints(deep):
 
 TRAIN = {
     'nowhere': (['--data', 'AT/nowhere'], ' is not there: expected a folder of images'),
-    'a name too long': (['--data', LONG * 30], 'File name too long: xxx'),
+    'a name too long': (['--data', LONG * 30], ' is not there: expected a folder of images'),
     'a file': (['--data', 'AT/good/cat/0.png'], ' is a file: expected a folder of images'),
     'a set nearly known': (['--data', 'fashion_mnist'], 'did you mean fashion-mnist?'),
     'an empty folder': (['--data', 'AT/checkpoint'], 'it holds nothing'),
@@ -215,13 +215,15 @@ TRAIN = {
     'a file to write to': (['--output', 'AT/good/cat/0.png'], 'cannot write to /'),
     'below a file': (['--output', 'AT/good/cat/0.png/run'], 'Not a directory; choose another --output'),
     'a full folder': (['--output', 'AT/full'], ' is not empty and holds no run; choose another --output'),
-    'an output too long': (['--output', LONG * 30], 'File name too long: xxx'),
+    'an output too long': (['--output', LONG * 30], ': File name too long; choose another --output'),
     'among the images': (['--data', 'AT/good', '--output', 'AT/good/run'], ' lies among the images in /'),
     'a device': (['--device', 'abacus' * 30], "no device 'abacus"),
     'weights nearly known': (['--from', 'scat_linear.fashion_mnst'], 'did you mean scat_linear.fashion_mnist'),
     'no weights': (['--from', 'scat_linear'], 'scat_linear has no weights: expected the folder of a checkpoint'),
-    'weights of another kind': (['--from', 'AT/vit'], 'expected a model with scattering filters, '),
+    'weights of another kind': (['--from', 'AT/vit'], 'scattering filters (`scat-zoo list`), test_vit has none'),
     'an option': (['--batchsize', '3'], '--batchsize 3; did you mean --batch-size? (see scat-zoo train --help)'),
+    'part of an option': (['--epoch', '3'], 'unknown arguments: --epoch 3; did you mean --epochs? (see '),
+    'a small part of one': (['--warm', '3'], 'unknown arguments: --warm 3; did you mean --warmup-epochs?'),
     'no option': ([LONG * 9], 'unknown arguments: xxx'),
     'a recipe': (['--recipe', 'fashion-tinny'], "unknown recipe 'fashion-tinny'; did you mean fashion-tiny"),
     'a long recipe': (['--recipe', LONG * 9], '(`scat-zoo train --help` has all)'),
@@ -232,7 +234,9 @@ OTHERS = {
     'a command': (['trian'], "'run'); did you mean train?"),
     'a .pth file': (['predict', 'AT/model.pth', 'AT/good'], ' is a file: expected the folder of a checkpoint or a run'),
     'half the weights': (['predict', 'AT/half', 'AT/good'], ' is corrupt or does not fit: Error while '),
-    'no config': (['test', 'AT/no config'], 'config.json and model.safetensors, config.json missing'),
+    'no config': (['test', 'AT/no config'], 'config.json and model.safetensors, config.json is missing'),
+    'no checkpoint': (['test', 'AT/full'], 'a folder with config.json and model.safetensors, there is neither'),
+    'part of an option': (['predict', 'AT/run', 'AT/good', '--top=1'], '--top=1; did you mean --topk? (see '),
     'no JSON': (['test', 'AT/no json'], ' is corrupt or does not fit: config.json is no JSON: Unterminated string'),
     'a list': (['predict', 'AT/a list', 'AT/good'], ' is corrupt or does not fit: '),
     'weights of another': (['filters', 'AT/of another'], ' is corrupt or does not fit: '),
@@ -308,8 +312,13 @@ def test_a_killed_worker_of_a_recipe(tmp_path, monkeypatch, capsys):
     assert 'a process that trained was killed' in capsys.readouterr().err
 
 
-def test_ctrl_c_while_torch_is_imported(tmp_path):
-    (tmp_path / 'torch.py').write_text('import pathlib, time\npathlib.Path("begun").touch()\ntime.sleep(60)\n')
+@pytest.mark.parametrize('meanwhile', ['time.sleep(60)', '''
+try:
+    time.sleep(60)
+except BaseException as error:                                  # as Python 3.11 does where it makes a class
+    raise RuntimeError from error'''])
+def test_ctrl_c_while_torch_is_imported(meanwhile, tmp_path):
+    (tmp_path / 'torch.py').write_text(f'import pathlib, time\npathlib.Path("begun").touch()\n{meanwhile}\n')
     code = 'import sys, scat_zoo_cli\nsys.exit(scat_zoo_cli.main(["list"]))'
     with subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / 'begun').exists():

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from .. import __version__
+from ..train.progress import bar as progress_bar
 from ..wording import brief
 from . import sources
 from .features import FeatureExtractor, Reader, finite, not_finite, stacked
@@ -156,8 +157,8 @@ def _parts(extractor: FeatureExtractor, source: sources.Source, todo: Sequence[i
     batches = Batches(source, extractor.reader, todo, extractor.batch_size)
     loader = DataLoader(batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
     parts: Dict[int, Part] = {}
-    with tqdm(total=sum(map(source.count, todo)) or None, desc='extract', unit='image', dynamic_ncols=True,
-              disable=rank > 0 or not todo) as bar:
+    with progress_bar(total=sum(map(source.count, todo)) or None, desc='extract', unit='image',
+                      disable=rank > 0 or not todo) as bar:
         for batch in loader:
             parts.setdefault(batch.part, Part(extractor)).add(batch)
             bar.update(len(batch.names) + len(batch.broken))

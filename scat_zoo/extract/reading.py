@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import operator
+import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -122,7 +123,7 @@ def _numbers(shards: Any) -> List[int]:
 
 def _read_index(folder: Path) -> Index:
     file = folder / INDEX
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ValueError(f'no {INDEX} in {brief(folder)}: `scat-zoo extract` writes it once all features are there, '
                          'and goes on by the same command')
     index = read_json(file)

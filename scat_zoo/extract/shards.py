@@ -16,11 +16,13 @@ from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Union
 from safetensors.torch import save
 from torch import Tensor
 
-from ..train.run_folder import naming, read_json
+from ..train.run_folder import differences, naming, read_json
 from ..wording import brief
 from .reading import INDEX, Header, checksum, compared, digest, file_name, read_header, read_rows
 
 SETTINGS = 'settings.json'
+# What is no option of the same name.
+NAMES = {'model': 'the model', 'images': 'the number of images', 'tars': 'the number of tar files'}
 PARTIAL = re.compile(r'(.+)\.[0-9a-f]{8}\.partial')             # name of a file that is being written
 LARGEST = 100_000_000                                           # bytes of a safetensors file's header
 
@@ -71,8 +73,9 @@ class FeatureFolder:
 
     def _check(self, before: Dict[str, Any]) -> None:
         then, now = compared(before), compared(json.loads(json.dumps(self.settings)))
-        changes = '; '.join(_change(key, then.get(key), now.get(key)) for key in {**then, **now}
-                            if then.get(key) != now.get(key))
+        others = [f'the {what} were others' for key, what in (('names', 'names of the images'), ('weights', 'weights'))
+                  if then.pop(key, None) != now.pop(key, None)]
+        changes = '; '.join(differences(then, now, NAMES) + others)
         if changes:
             raise ValueError(f'{brief(self.path, 80)} holds features with other settings: {brief(changes, 120)}; take '
                              'the same ones to go on, or choose another -o')
@@ -156,12 +159,6 @@ class FeatureFolder:
         _put(self.path / INDEX, lambda file: file.write_text(json.dumps(index, indent=2)))
         _clean(self.path, None)
         return index
-
-
-def _change(key: str, then: Any, now: Any) -> str:
-    if key in ('names', 'weights'):
-        return f'the {"names of the images" if key == "names" else key} were others'
-    return f'{key} was {brief(then, 40)}, is {brief(now, 40)}'
 
 
 def _put(file: Path, fill: Callable[[Path], Any]) -> None:

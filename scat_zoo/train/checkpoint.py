@@ -45,21 +45,21 @@ def save(model: ScatteringModel, folder: Path, label_names: Sequence[str] = (),
         vetting.check_values(model)
     except ValueError as error:
         raise ValueError(f'cannot save the model in {brief(folder)}: {error}') from error
-    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    empty = not os.path.exists(folder) or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / vetting.CONFIG).is_file():
         raise ValueError(f'expected a checkpoint to replace, or nothing, at {brief(folder)}: there is something else')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-', suffix=LEFT_OVER) as scratch:
-        new = Path(scratch) / 'new'
-        try:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-', suffix=LEFT_OVER) as scratch:
+            new = Path(scratch) / 'new'
             save_for_hf(model, str(new), model_config={'label_names': list(label_names)}, safe_serialization=True)
             _amend(new / 'config.json', model.scattering, value_range)
-        except (OSError, SafetensorError) as error:             # neither names the file
-            reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
-            raise OSError(getattr(error, 'errno', None) or errno.EIO, reason, str(folder)) from error
-        if folder.exists():
-            os.replace(folder, Path(scratch) / 'old')
-        os.replace(new, folder)
+            if folder.exists():
+                os.replace(folder, Path(scratch) / 'old')
+            os.replace(new, folder)
+    except (OSError, SafetensorError) as error:                 # neither names the folder
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+        raise OSError(getattr(error, 'errno', None) or errno.EIO, reason, brief(folder, 200)) from error
 
 
 def tidy(folder: Path) -> None:
@@ -94,10 +94,10 @@ def load(folder: Path) -> nn.Module:
         ValueError: in one sentence, if there is no complete checkpoint, or its weights are not finite.
     """
     folder = folder_of(folder)
-    missing = [name for name in (vetting.CONFIG, vetting.WEIGHTS) if not (folder / name).is_file()]
+    missing = [name for name in (vetting.CONFIG, vetting.WEIGHTS) if not os.path.isfile(folder / name)]
     if missing:
         raise ValueError(f'no checkpoint in {brief(folder)}: expected a folder with {vetting.CONFIG} and '
-                         f'{vetting.WEIGHTS}, {" and ".join(missing)} missing')
+                         f'{vetting.WEIGHTS}, {"there is neither" if len(missing) > 1 else f"{missing[0]} is missing"}')
     try:
         found = vetting.vet(folder)
         with vetting.no_more_than(found):
@@ -114,7 +114,7 @@ def folder_of(folder: Union[str, Path]) -> Path:
     """The checkpoint's own folder: this one, or that in a run's."""
     folder = Path(folder)
     within = folder / 'checkpoint'
-    return within if within.is_dir() and not (folder / 'config.json').exists() else folder
+    return within if os.path.isdir(within) and not os.path.exists(folder / 'config.json') else folder
 
 
 def value_range(model_or_checkpoint: Union[str, Path]) -> Optional[Tuple[float, float]]:
@@ -125,7 +125,7 @@ def value_range(model_or_checkpoint: Union[str, Path]) -> Optional[Tuple[float, 
     Raises:
         ValueError: in one sentence, if what the checkpoint holds is no range, or it cannot be read.
     """
-    if not Path(model_or_checkpoint).is_dir():
+    if not os.path.isdir(model_or_checkpoint):
         return None
     file = folder_of(model_or_checkpoint) / 'config.json'
     try:
@@ -151,11 +151,12 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
         ValueError: in one sentence, if there is neither, or it has no scattering.
     """
     model: Any
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         if kwargs:
             raise ValueError(f'{brief(name)} is a checkpoint, which tells its own keywords: leave --model-kwargs out')
         model = load(Path(name))
     elif timm.is_model(name) and ('.' not in name or name in shipped.names()):
+        vetting.check_scattering(name)
         model = timm.create_model(name, pretrained=name in shipped.names(), **kwargs).eval()
     else:
         raise no_model(name, [*timm.list_models('scat_*'), *shipped.names()])
@@ -166,12 +167,12 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
 
 def has_weights(name: str) -> bool:
     """Whether what `open_model` opens by this name has learned weights, or else random ones."""
-    return Path(name).is_dir() or name in shipped.names()
+    return os.path.isdir(name) or name in shipped.names()
 
 
 def no_model(name: str, known: Iterable[str]) -> ValueError:
     """What to raise for a name that is neither a checkpoint folder nor among the known."""
-    what = 'has no weights' if timm.is_model(name) else 'is a file' if Path(name).is_file() else 'is not there'
+    what = 'has no weights' if timm.is_model(name) else 'is a file' if os.path.isfile(name) else 'is not there'
     names = 'a name with weights' if timm.is_model(name) else 'a name'
     return ValueError(f'{brief(name, 80)} {what}: expected the folder of a checkpoint or a run, or {names} of '
                       f'`scat-zoo list`; {nearest(name, known)}')

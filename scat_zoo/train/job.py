@@ -7,6 +7,7 @@ images say that it is better; unless it was asked for.
 """
 import copy
 import importlib.util
+import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
 from ..wording import brief, some
-from . import augment, checkpoint, choices, discriminant, filters, metrics, probe, report
+from . import augment, checkpoint, choices, discriminant, filters, metrics, predict, probe, report
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
 from .images import check_channels
@@ -118,10 +119,12 @@ def train(job: Job, device: torch.device) -> None:
 
 def _check(job: Job) -> None:
     metrics.check()
-    if job.start and (job.model_kwargs or job.img_size):
-        raise ValueError(f'{brief(job.start)} tells its own keywords, channels and image size: leave out '
-                         '--model-kwargs, --in-chans and --img-size')
-    if job.start is None and job.model not in timm.list_models('scat_*'):
+    if job.start is not None:
+        predict.check_name(job.start)
+        if job.model_kwargs or job.img_size:
+            raise ValueError(f'{brief(job.start)} tells its own keywords, channels and image size: leave out '
+                             '--model-kwargs, --in-chans and --img-size')
+    elif job.model not in timm.list_models('scat_*'):
         raise unknown(job.model)
     for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):
         if key in job.model_kwargs:
@@ -130,7 +133,7 @@ def _check(job: Job) -> None:
         raise ValueError("a classifier needs a pool: 'flat', 'avg', 'max' or another of timm's; got none")
     if not 0 <= job.training.get('label_smoothing', 0) <= 1:
         raise ValueError(f'label smoothing goes from 0 to 1, got {brief(job.training["label_smoothing"], 60)}')
-    if Path(job.data).is_dir() and Path(job.data).resolve() in (job.output / 'x').resolve().parents:
+    if os.path.isdir(job.data) and Path(job.data).resolve() in (job.output / 'x').resolve().parents:
         raise ValueError(f'{brief(job.output)} lies among the images in {brief(job.data)}: choose another --output')
     get_optimizer_info(job.training.get('opt') or Training.opt)
     augment.check(job.training.get('augment') or Training.augment)

@@ -19,12 +19,12 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, accuracy, distribute_bn
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset
-from tqdm import tqdm
 
 from ..models.model import param_groups
 from ..wording import brief
 from .data import Prepared
 from .distributed import gathered, parallel, rank, total, world_size
+from .progress import bar as progress_bar
 from .run_folder import whole
 
 
@@ -80,16 +80,16 @@ def fit(model: nn.Module, train: Prepared, val: Optional[Prepared], training: Tr
         FloatingPointError: when the loss is not finite.
     """
     run = _Run(model, train, training, device, state_file)
-    with _threads(run.threads), _noticing_ctrl_c() as stopped, tqdm(
-            total=training.epochs * run.updates, initial=run.done, desc=title, unit='step', dynamic_ncols=True,
-            disable=rank() > 0, position=line, leave=line == 0) as bar:
+    with _threads(run.threads), _noticing_ctrl_c() as stopped, progress_bar(
+            total=training.epochs * run.updates, initial=run.done, desc=title, unit='step', disable=rank() > 0,
+            position=line, leave=line == 0) as bar:
         for epoch in range(len(run.history), training.epochs):
-            bar.set_description(f'{title}, epoch {epoch + 1}/{training.epochs}')
+            bar.set_description(f'{title}, epoch {epoch + 1}/{training.epochs}', refresh=False)
             if before_epoch is not None and run.done == epoch * run.updates:
                 before_epoch()
             run.train(train, epoch, bar, stopped)
             run.end(epoch, val)
-            bar.set_postfix(run.history[-1])
+            bar.set_postfix(run.history[-1], refresh=False)
             if after_epoch is not None and rank() == 0:
                 after_epoch(run.history)
             if _all_stop(stopped(), device):            # Ctrl-C came in the validation
@@ -122,7 +122,7 @@ class _Run:
         self.parallel = parallel(model, device)
         self.half = training.amp and has_bfloat16(device)
 
-    def train(self, images: Prepared, epoch: int, bar: tqdm, stopped: Callable[[], bool]) -> None:
+    def train(self, images: Prepared, epoch: int, bar: Any, stopped: Callable[[], bool]) -> None:
         """What is left of this epoch.
 
         Raises:

@@ -5,7 +5,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import filelock
 
@@ -14,36 +14,41 @@ from .distributed import rank
 
 LARGEST = 1 << 28               # bytes of a file of JSON: an index of a million files
 LOCK = '.lock'                  # in the output folder; see `held`
+# Settings of a run that are no options of the same name.
+NAMES = {'start': '--from', 'input_size': '--img-size', 'processes': 'the number of processes', 'ways': 'what to train'}
 
 
 def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
     """Refuse an output folder that holds anything but the run to resume.
 
-    A run that saved nothing, since it failed in its first epoch, may begin anew with other settings. The same images
-    may lie elsewhere by now, and there may be more epochs to train for.
+    The same images may lie elsewhere by now, and there may be more epochs to train for. A run that saved nothing, since
+    it failed in its first epoch, need not be resumed: another may begin in its place.
     """
     file = output / 'settings.json'
-    others = output.is_dir() and any(
+    others = os.path.isdir(output) and any(
         entry.name not in (file.name, f'{file.name}.partial', LOCK) for entry in output.iterdir())
-    if not file.exists():
+    if not os.path.exists(file):
         if others:
             raise ValueError(f'{brief(output)} is not empty and holds no run; choose another --output')
         return
     if not resume:
-        raise ValueError(f'{brief(output)} holds a run already: continue it with --resume, or choose '
-                         'another --output')
+        if others:
+            raise ValueError(f'{brief(output)} holds a run already: continue it with --resume, or choose '
+                             'another --output')
+        return
     before, now = read_json(file), json.loads(json.dumps(settings))
     if not all(isinstance(before.get(name) or kind(), kind) for name, kind in (('training', dict), ('ways', list))):
         raise ValueError(f'{brief(file)} is broken: expected the settings of a run, got {brief(repr(before), 60)}')
     before, now = _comparable(before, now)
-    if others and before != now:
+    if before != now:
         raise ValueError(f'cannot resume the run in {brief(output, 60)} with other settings; --resume takes the '
                          f'options that it began with: {brief(_changes(before, now), 120)}')
 
 
 def check_folder_of_runs(output: Path, names: Sequence[str]) -> None:
     """Refuse an output folder for runs of these names that holds something, and no run."""
-    others = [entry.name for entry in output.iterdir() if entry.name not in (LOCK, *names)] if output.is_dir() else []
+    others = [entry.name for entry in output.iterdir() if entry.name not in (LOCK, *names)
+              ] if os.path.isdir(output) else []
     if others and not any(output.glob('*/settings.json')):
         raise ValueError(f'{brief(output)} is not empty and holds no runs, but {some(others)}; choose another --output')
 
@@ -98,20 +103,60 @@ def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, A
     return both
 
 
-def _changes(before: Dict[str, Any], now: Dict[str, Any], prefix: str = '') -> str:
-    """Each entry that differs, those of nested dicts on their own."""
-    changes = []
-    for key in {**before, **now}:
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and b is None:
-            changes.append(f'{key} was asked for')
-        elif key == 'fingerprint' and a != b:
-            changes.append('the images are others than they were')
-        elif isinstance(a, dict) and isinstance(b, dict):
-            changes.append(_changes(a, b, f'{prefix}{key}.'))
-        elif a != b:
-            changes.append(f'{prefix}{key} was {a}, is {b}')
-    return '; '.join(filter(None, changes))
+def _changes(before: Dict[str, Any], now: Dict[str, Any]) -> str:
+    """What differs, in words."""
+    others = ['the images are others than they were'] * (before.get('fingerprint') != now.get('fingerprint'))
+    left_out = {'fingerprint'}
+    if isinstance(before.get('training'), dict) and now.get('training') is None:
+        others.append('training by gradients was asked for, now it is not')
+        left_out.add('training')
+    if 'arm' in now:                                            # all else that a run of a recipe has is the recipe's
+        of_recipe = (before.keys() | now.keys()) - {'data', 'root', 'select', *left_out}
+        others += ['the recipe is another than it was'] * any(before.get(key) != now.get(key) for key in of_recipe)
+        left_out |= of_recipe
+    was, given = ({key: value for key, value in settings.items() if key not in left_out} for settings in (before, now))
+    return '; '.join([*differences(was, given, NAMES), *others]) or 'they are those of another version'
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], names: Mapping[str, str]) -> List[str]:
+    """What was asked for and what is, where they differ: in options of the command line.
+
+    Args:
+        names: of settings, or of their entries, that are no options of the same name.
+    """
+    was, given = _options(before, names), _options(now, names)
+    return [f'{option} was {_told(was.get(option))}, now it is {_told(given.get(option))}'
+            for option in {**was, **given} if was.get(option) != given.get(option)]
+
+
+def _options(settings: Mapping[str, Any], names: Mapping[str, str]) -> Dict[str, Any]:
+    """These settings as options of the command line, by name, without those that are not given."""
+    found: Dict[str, Any] = {}
+    for name, value in settings.items():
+        option = names.get(name, option_of(name))
+        if isinstance(value, dict) and name == 'training':
+            found.update(_options(value, names))
+        elif isinstance(value, dict):                           # keywords of the model
+            found.update({option_of(key) if key == 'in_chans' else f'{option} {brief(key, 40)}':
+                          entry if type(entry) in (int, float) else str(entry) for key, entry in value.items()})
+        elif isinstance(value, list) and name == 'input_size':
+            found[option] = 'x'.join(map(str, value[1:]))
+        elif value is False and name == 'learnable':
+            found['--no-learnable'] = True
+        elif value is not None and value is not False and value != 'None':
+            found[option] = value
+    return found
+
+
+def _told(value: Any) -> str:
+    if value is None or value is True:
+        return 'given' if value else 'not given'
+    return brief(', '.join(map(str, value)) if isinstance(value, list) else value, 40)
+
+
+def option_of(name: str) -> str:
+    """The option of the command line that gives this argument."""
+    return '--' + name.replace('_', '-')
 
 
 def read_json(file: Path, entries: Sequence[str] = ()) -> Dict[str, Any]:
@@ -140,14 +185,14 @@ def whole(file: Path) -> Iterator[Path]:
         OSError: at once, if there is something else than a file, or none can be written; and where the disk is full.
             It names the file.
     """
-    if file.exists() and not file.is_file():
+    if os.path.exists(file) and not file.is_file():
         raise FileExistsError(f'expected a file, or none yet, at {brief(file)}: what is there is something else')
     file = Path(os.path.realpath(file))             # a link stays, and what it points to is replaced
     partial = file.with_name(f'{file.name}.partial')
     try:
         open(partial, 'wb').close()
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(file)) from error
+        raise type(error)(error.errno, error.strerror, brief(file, 200)) from error
     try:
         with naming(file):
             yield partial
@@ -165,7 +210,7 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and error.strerror:
-            raise type(error)(error.errno, error.strerror, str(file)) from error
+            raise type(error)(error.errno, error.strerror, brief(file, 200)) from error
         raise
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from timm.optim import get_optimizer_info
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..wording import brief, nearest
 from . import augment, checkpoint, choices, discriminant, metrics, probe
 from .data import Data, Images, few, load, split
 from .loop import evaluate, targets_of
 from .model import create, prepared, train_one
+from .progress import bar as progress_bar
 from .recipes import RECIPES, Arm, Average, Probe, Recipe
 from .run_folder import check_folder, check_folder_of_runs, held, read_json, whole, write_json
 
@@ -214,7 +214,7 @@ def _load(source: Source) -> Data:
 def _run_all(runs: List[Run], recipe: str, source: Source, output: Path, jobs: int, device: torch.device) -> None:
     todo = [run for run in runs if not (output / run.name() / 'results.json').exists()]
     jobs = min(jobs, len(todo))
-    with tqdm(total=len(runs), initial=len(runs) - len(todo), desc='runs', unit='run', dynamic_ncols=True) as bar:
+    with progress_bar(total=len(runs), initial=len(runs) - len(todo), desc='runs', unit='run') as bar:
         if jobs <= 1:
             for run in todo:
                 run_one(run, recipe, source, output, device, line=1)

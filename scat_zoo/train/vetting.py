@@ -129,12 +129,24 @@ def _check_entries(config: Mapping[str, Any]) -> None:
         raise ValueError(f'pretrained_cfg has no entry {brief(unknown[0], 60)}')
     if not timm.is_model(config.get('architecture') or ''):
         raise ValueError(f'there is no model {brief(repr(config.get("architecture")), 60)}')
+    check_scattering(config['architecture'])
     size = images.get('input_size')
     for name in ('mean', 'std'):
         if size and images.get(name) and len(images[name]) != size[0]:
             raise ValueError(f'{name} must be {size[0]} numbers, as images have channels, got {len(images[name])}')
     if images.get('std') and min(images['std']) <= 0:
         raise ValueError(f'std must be positive, got {brief(images["std"], 40)}')
+
+
+def check_scattering(architecture: str) -> None:
+    """Refuse one of timm's own before it is built: a network of timm behind a scattering is called `scat_hybrid`.
+
+    Raises:
+        ValueError: in a part of a sentence.
+    """
+    if timm.model_entrypoint(architecture).__module__.startswith('timm.'):
+        raise ValueError('expected a model with scattering filters (`scat-zoo list`), '
+                         f'{brief(architecture, 60)} has none')
 
 
 def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, Tuple[int, ...]]) -> None:

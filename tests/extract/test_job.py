@@ -271,7 +271,7 @@ def test_the_command(images, tmp_path, capsys):
     features = load(tmp_path / 'out').features
     assert (features.shape, features.dtype) == ((45, 16), torch.float16)
     assert cli.main(['extract', *options]) == 2
-    assert 'level was 2, is pre_logits; pool was avg, is None; dtype was ' in capsys.readouterr().err
+    assert 'settings: --level was 2, now it is pre_logits; --pool was avg, n' in capsys.readouterr().err
     assert cli.main(['extract', 'scat_resnet', str(images), '-o', str(tmp_path / 'random'), '--model-kwargs', 'J=1',
                      'in_chans=1']) == 0
     assert '  scat_resnet has no weights: its layers behind the scattering are random' in capsys.readouterr().out

@@ -59,9 +59,11 @@ def test_the_bytes_are_the_same_each_time(tmp_path):
 
 
 @pytest.mark.parametrize(('other', 'phrase'), [
-    ({'level': 1}, 'level was 0, is 1;'), ({'pool': 'max', 'level': 2}, 'level was 0, is 2; pool was avg, is max;'),
+    ({'level': 1}, '--level was 0, now it is 1;'), ({'images': 6}, 'the number of images was 5, now it is 6;'),
+    ({'pool': None, 'level': 'logits'}, '--level was 0, now it is logits; --pool was avg, now it is not given;'),
+    ({'model_kwargs': {'J': 3}}, '--model-kwargs J was not given, now it is 3;'),
     ({'names': 'x'}, 'the names of the images were others'), ({'weights': 'x'}, 'the weights were others'),
-    ({'weights': None, 'model': 'scat_linear'}, 'the weights were others'), ({'new': 1}, 'new was None, is 1')])
+    ({'weights': None, 'model': 'scat_linear'}, 'the weights were others')])
 def test_other_settings_are_refused(other, phrase, tmp_path):
     whole(tmp_path)
     with pytest.raises(ValueError, match=f'holds features with other settings: .*{phrase}.* or choose another -o'):
@@ -75,7 +77,7 @@ def test_where_data_and_weights_lie_is_no_matter(tmp_path):
     assert moved.is_done(0, ['a', 'b'], [10, 10])
     without = {**SETTINGS, 'weights': None}
     whole(tmp_path / 'without', without)
-    with pytest.raises(ValueError, match='model was runs/a, is scat_linear'):       # here the name is all there is
+    with pytest.raises(ValueError, match='the model was runs/a, now it is scat_linear'):    # its name is all there is
         FeatureFolder(tmp_path / 'without', 3, {**without, 'model': 'scat_linear'}).begin(range(3))
 
 
@@ -158,8 +160,9 @@ def test_flipped_bits_are_noticed(tmp_path):
     with pytest.raises(ValueError, match=r'00002-of-00003.safetensors holds rows that are not .* of its checksum'):
         load(tmp_path)
     assert not folder.is_done(2, ['c', 'd', 'e'], [10, 10, -1])
-    with pytest.raises(ValueError, match=r'no index.json in .*absent'):
-        load(tmp_path / 'absent')
+    for name in ('absent', f'absent{"x" * 5000}'):
+        with pytest.raises(ValueError, match=r'no index.json in .*absent'):
+            load(name)
 
 
 def test_a_file_that_changed_since_is_named(tmp_path):

@@ -186,6 +186,19 @@ def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
         checkpoint.save(create(), tmp_path / 'new', ['ant'])
 
 
+def test_names_that_no_file_can_have(tmp_path):
+    """Are told as others are that lead nowhere; and what cannot be written is an OSError."""
+    for name in ('x' * 5000, f'{"x" * 5000}/run'):
+        with pytest.raises(ValueError, match=r'no checkpoint in xxx.*, there is neither$'):
+            checkpoint.load(name)
+        with pytest.raises(ValueError, match=r'^xxx.* is not there: expected the folder of a checkpoint or a run'):
+            checkpoint.open_model(name, {})
+        assert checkpoint.value_range(name) is None
+        with pytest.raises(OSError, match='File name too long'):
+            checkpoint.save(create(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     good, bad = create(), create()
     checkpoint.save(good, tmp_path / 'checkpoint')

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from scat_zoo import cli
-from scat_zoo.train import checkpoint, data, probe
+from scat_zoo.train import checkpoint, data, job, probe
 
 ROOT = Path(__file__).parents[2]
 SMALL = ['--model-kwargs', 'L=2']
@@ -152,7 +152,7 @@ def test_resumed_with_more_epochs(trained, few, tmp_path, capsys):
     shutil.copytree(output, tmp_path / 'run')
     options = ['--data', few, *SMALL, '--learnable', '--resume']
     train(tmp_path / 'run', *options, '--epochs', '1', code=2)
-    assert 'that it began with: training.epochs was 2, is 1' in capsys.readouterr().err
+    assert 'that it began with: --epochs was 2, now it is 1' in capsys.readouterr().err
     assert json.loads((tmp_path / 'run' / 'results.json').read_text()) == before
     after = train(tmp_path / 'run', *options, '--epochs', '4')
     for name in ('fixed', 'learned'):
@@ -190,10 +190,10 @@ def test_the_same_images_elsewhere_and_other_settings(trained, few, tmp_path, ca
     options = ['--data', tmp_path / 'images', *SMALL, '--learnable', '--epochs', '2', '--resume']
     assert train(tmp_path / 'run', *options) == before
     assert same(output / 'checkpoint', tmp_path / 'run' / 'checkpoint')
-    for other, told in ((['--lr', '0.5'], 'training.lr was None, is 0.5'),
-                        (['--seed', '1'], 'seed was 0, is 1'),
-                        (['--img-size', '24'], 'input_size was [1, 28, 28], is [1, 24, 24]'),
-                        (['--class-weights', 'balanced'], 'class_weights was none, is balanced')):
+    for other, told in ((['--lr', '0.5'], '--lr was not given, now it is 0.5'),
+                        (['--seed', '1'], '--seed was 0, now it is 1'),
+                        (['--img-size', '24'], '--img-size was 28x28, now it is 24x24'),
+                        (['--class-weights', 'balanced'], '--class-weights was none, now it is balanced')):
         train(tmp_path / 'run', *options, *other, code=2)
         assert told in capsys.readouterr().err
     next((tmp_path / 'images' / 'train' / 'Bag').iterdir()).unlink()
@@ -288,7 +288,7 @@ def test_deep_copies_give_the_accuracy_of_8_bits(probed, few, tmp_path, capsys):
     results = train(tmp_path / 'run', '--data', deep, *SMALL)
     assert results['test']['accuracy'] == pytest.approx(probed[1]['test']['accuracy'], abs=1)
     assert checkpoint.value_range(tmp_path / 'run') == (1, 1021)
-    assert 'more than 8 bits in grey or colour; their values from 1 to 1021 become 0 to 1' in capsys.readouterr().out
+    assert 'values of the training images, 1 to 1021, become 0 to 1' in capsys.readouterr().out
     assert cli.main(['test', str(tmp_path / 'run'), '--data', str(deep)]) == 0
     assert f'test accuracy {results["test"]["accuracy"]:.2f} %' in capsys.readouterr().out
 
@@ -341,6 +341,13 @@ def test_bad_input_writes_nothing(args, phrase, few, tmp_path, capsys):
     err = capsys.readouterr().err
     assert phrase.replace('FOLDER', str(tmp_path / 'FOLDER')) in err.splitlines()[-1]
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('name', ['nowhere', 'x' * 5000])
+def test_weights_that_are_not_there_are_missed_before_an_image_is_read(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, 'load', lambda *args: pytest.fail('images are read'))
+    with pytest.raises(ValueError, match=' is not there: expected the folder of a checkpoint or a run, or a name of '):
+        job.train(job.Job(tmp_path / 'run', start=name), torch.device('cpu'))
 
 
 def test_an_output_among_the_images(few, capsys):

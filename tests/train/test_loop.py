@@ -1,5 +1,6 @@
 """Training: resuming to the same bits, learning at all, divergence."""
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from scat_zoo.train import loop
 from scat_zoo.train.loop import Training, class_weights, evaluate, fit, helpful_threads, targets_of
+
+from .terminal import Terminal
 
 CPU = torch.device('cpu')
 
@@ -138,13 +141,14 @@ def test_divergence_is_told(tmp_path):
         run(tmp_path / 'state', Stripes(), opt='sgd', lr=1e30, warmup_epochs=0)
 
 
-def test_the_bar_tells_the_epoch(tmp_path, capsys):
-    run(tmp_path / 'state', Stripes(), epochs=2)
-    shown = capsys.readouterr().err
-    assert 'test, epoch 1/2:' in shown
-    assert 'test, epoch 2/2: 100%' in shown
-    run(tmp_path / 'state', Stripes(), epochs=3)
-    assert 'test, epoch 3/3:' in capsys.readouterr().err
+def test_the_bar_tells_the_epoch_and_the_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.stderr', Terminal())
+    for epochs in (2, 3):
+        _, history = run(tmp_path / 'state', Stripes(), epochs=epochs)
+        lines = sys.stderr.getvalue().strip().split('\r')
+        assert lines[-1].startswith(f'test, epoch {epochs}/{epochs}: 100%')
+        assert 'step/s' in lines[-1]
+        assert f'loss={history[-1]["loss"]:.3g}' in lines[-1]
 
 
 def test_more_epochs_than_before(tmp_path):

@@ -21,7 +21,8 @@ def test_whole_follows_links_and_fails_at_once(tmp_path):
 
 def settings(**changes):
     return {'model': 'scat_linear', 'data': 'a', 'root': 'None', 'fingerprint': 'f', 'input_size': (1, 28, 28),
-            'training': {'epochs': 4, 'lr': 0.1}, **changes}
+            'training': {'epochs': 4, 'lr': 0.1}, 'learnable': True, 'model_kwargs': {'nonexpansive': True},
+            'ways': ['probe', 'learned'], 'processes': 1, **changes}
 
 
 @pytest.fixture
@@ -72,18 +73,42 @@ def test_what_may_change(run, changes):
 
 
 @pytest.mark.parametrize(('changes', 'told'), [
-    ({'training': {'epochs': 3, 'lr': 0.1}}, 'training.epochs was 4, is 3'),
-    ({'training': {'epochs': 5, 'lr': 0.2}}, 'training.lr was 0.1, is 0.2'),
+    ({'training': {'epochs': 3, 'lr': 0.1}}, '--epochs was 4, now it is 3'),
+    ({'training': {'epochs': 5, 'lr': 0.2}}, '--lr was 0.1, now it is 0.2'),
+    ({'training': {'epochs': 4}}, '--lr was 0.1, now it is not given'),
+    ({'training': None}, 'training by gradients was asked for, now it is not'),
     ({'fingerprint': 'g'}, 'the images are others than they were'),
-    ({'data': 'b', 'fingerprint': 'g'}, 'data was a, is b'),
-    ({'model': 'scat_mlp', 'input_size': (1, 28, 32)}, 'model was scat_linear, is scat_mlp; input_size was '),
+    ({'data': 'b', 'fingerprint': 'g'}, '--data was a, now it is b'),
+    ({'model': 'scat_mlp', 'input_size': (1, 28, 32)},
+     '--model was scat_linear, now it is scat_mlp; --img-size was 28x28, now it is 28x32'),
+    ({'start': 'a', 'amp': True}, '--from was not given, now it is a; --amp was not given, now it is given'),
+    ({'learnable': None}, '--learnable was given, now it is not given'),
+    ({'learnable': False}, '--learnable was given, now it is not given; --no-learnable was not given, now it is given'),
+    ({'model_kwargs': {'in_chans': 3, 'J': 3, 'nonexpansive': False}},
+     '--model-kwargs nonexpansive was True, now it is False; --in-chans was not given, now it is 3; --model-kwargs J'),
+    ({'ways': ['probe']}, 'what to train was probe, learned, now it is probe'),
+    ({'processes': 2}, 'the number of processes was 1, now it is 2'),
+    ({'val_fraction': None}, 'they are those of another version'),
 ])
-def test_what_may_not(run, changes, told):
+@pytest.mark.parametrize('saved', [True, False])                # nothing, if it was killed before its first state
+def test_what_may_not(run, changes, told, saved):
+    if not saved:
+        (run / 'learned.state').unlink()
     with pytest.raises(ValueError, match='; --resume takes the options that it began with: ') as caught:
         run_folder.check_folder(run, settings(**changes), True)
-    assert told in str(caught.value)
-    (run / 'learned.state').unlink()                            # what saved nothing may begin anew
-    run_folder.check_folder(run, settings(**changes), True)
+    assert f' began with: {told[:55]}' in str(caught.value)
+
+
+def test_a_run_that_saved_nothing_gives_way_to_another(run):
+    (run / 'learned.state').unlink()
+    run_folder.check_folder(run, settings(training={'epochs': 4, 'lr': 0.01}), False)
+
+
+def test_runs_of_a_recipe_differ_in_its_options_or_in_the_recipe(run):
+    of_recipe = {'data': 'a', 'select': False, 'arm': 'fixed', 'seed': 0, 'training': {'epochs': 4}}
+    run_folder.write_json(run / 'settings.json', of_recipe)
+    with pytest.raises(ValueError, match='with: --select was not given, now it is given; the recipe is another than '):
+        run_folder.check_folder(run, {**of_recipe, 'select': True, 'training': {'epochs': 5}, 'side': 28}, True)
 
 
 def test_a_run_that_only_fitted_may_train_now_but_not_the_other_way(run):
@@ -91,13 +116,13 @@ def test_a_run_that_only_fitted_may_train_now_but_not_the_other_way(run):
     run_folder.check_folder(run, settings(training=None), True)
     run_folder.check_folder(run, settings(), True)
     run_folder.write_json(run / 'settings.json', settings())
-    with pytest.raises(ValueError, match='training was '):
+    with pytest.raises(ValueError, match='training by gradients was '):
         run_folder.check_folder(run, settings(training=None), True)
 
 
 def test_no_fingerprint_is_no_sign_of_the_same_images(run):
     run_folder.write_json(run / 'settings.json', settings(fingerprint=''))
-    with pytest.raises(ValueError, match='data was a, is b'):
+    with pytest.raises(ValueError, match='--data was a, now it is b'):
         run_folder.check_folder(run, settings(fingerprint='', data='b'), True)
 
 
@@ -131,6 +156,16 @@ def test_files_are_whole_or_as_before(tmp_path):
     run_folder.write_csv(table, ('a', 'b'), [(1, 'two, three'), (2, None)])
     assert table.read_bytes() == b'a,b\r\n1,"two, three"\r\n2,\r\n'
     assert {p.suffix for p in tmp_path.iterdir()} == {'.json', '.csv'}
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    long = tmp_path / ('x' * 5000)
+    with pytest.raises(OSError, match='File name too long'):
+        run_folder.write_json(long, {})
+    run_folder.check_folder(long, settings(), True)             # there is nothing yet
+    run_folder.check_folder_of_runs(long, [])
+    with pytest.raises(ValueError, match=r'cannot write to .*: File name too long; choose another --output'):
+        run_folder.held(long).__enter__()
 
 
 def test_a_file_beside_it_of_a_like_name_is_left_alone(tmp_path):

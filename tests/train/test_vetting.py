@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+import scat_zoo
 from scat_zoo.train import checkpoint, vetting
 
 
@@ -36,6 +37,7 @@ def put(folder, way, value):
     ('architecture', 'resnet1', "there is no model 'resnet1'"),
     ('architecture', ['scat_resnet'], 'architecture must be a name'),
     ('architecture', ..., 'there is no model None'),
+    ('architecture', 'vit_gigantic_patch14_224', 'scattering filters (`scat-zoo list`), vit_gigantic_patch14_224 has '),
     ('num_classes', 10 ** 7, 'num_classes is both 10000000 and 3'),
     ('num_classes', -1, 'num_classes must be a whole number, got -1'),
     ('num_classes', True, 'num_classes must be a whole number, got True'),
@@ -72,6 +74,19 @@ def test_a_config_that_asks_for_what_is_not_there(folder, way, value, phrase):
     assert phrase in str(caught.value)
     assert len(str(caught.value)) < 280
     assert time.process_time() - began < 1
+
+
+def test_a_network_of_timm_is_not_built(monkeypatch):
+    monkeypatch.setattr(timm, 'create_model', lambda *args, **kwargs: pytest.fail('it is built'))
+    with pytest.raises(ValueError, match=r'a model with scattering filters .*, vit_gigantic_patch14_224 has none'):
+        checkpoint.open_model('vit_gigantic_patch14_224', {})
+
+
+def test_a_network_of_timm_behind_a_scattering_is_one_of_the_zoo(tmp_path):
+    model = scat_zoo.with_scattering_stem('test_resnet', num_classes=3, L=2).eval()
+    checkpoint.save(model, tmp_path / 'checkpoint')
+    x = torch.randn(1, 3, 160, 160)
+    assert torch.equal(checkpoint.load(tmp_path / 'checkpoint')(x), model(x))
 
 
 def test_variances_below_zero(folder):
