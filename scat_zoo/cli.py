@@ -149,6 +149,9 @@ def _add_gradients(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--weight-decay', type=_number, help='of all but filters, norms and biases')
     group.add_argument('--warmup-epochs', type=_natural, help=f'(default: {Training.warmup_epochs})')
     group.add_argument('--label-smoothing', type=_number)
+    group.add_argument('--whiten', type=_natural, metavar='N',
+                       help='let a hidden layer, as of scat_mlp, begin from features that are decorrelated by N passes '
+                            'over the (augmented) images')
     group.add_argument('--lda', type=_natural, metavar='N',
                        help='at the end, replace the classifier by linear discriminant analysis of the features in '
                             'N passes over the (augmented) images')

@@ -23,7 +23,7 @@ from ..models.model import ScatteringModel
 from ..models.stem import ScatteringStem
 from ..scattering.plot import draw_change
 from ..wording import brief, some
-from . import augment, checkpoint, choices, discriminant, filters, metrics, predict, probe, report
+from . import augment, checkpoint, choices, discriminant, filters, metrics, predict, probe, report, whitening
 from .data import Data, Prepared, load, split
 from .distributed import rank, wait, world_size
 from .images import check_channels
@@ -159,6 +159,7 @@ def _plan(job: Job) -> Plan:
         learned = data.val is not None and len(data.val) >= choices.VALIDATED
     training = choices.training(job.training, len(data.train), probed and is_linear(template))
     discriminant.check(training, template)
+    whitening.check(training, template)
     names = ['probe'] * probed + ['fixed'] * (not probed or bool(options)) + ['learned'] * bool(learned)
     asked = ('learned' if learned else 'fixed') if options or job.learnable else None
     if learned and importlib.util.find_spec('matplotlib') is None:

@@ -34,10 +34,10 @@ class Training:
 
     Batch size, learning rates and workers are those of each process. Filters have a rate of their own, by default that
     of `scat_zoo.param_groups`, and no decay. `augment` is a name of `augment.NAMES`; `amp` computes in bfloat16 what
-    torch's autocast does, on processors that have it; `lda`, if not 0, is the number of passes over the augmented
-    images by which `discriminant.fit` replaces the classifier after the last epoch; before that come `lda_epochs` more,
-    which train the filters alone, through such a classifier. `class_weights` 'balanced' weighs the loss of an image by
-    the inverse number of images of its class.
+    torch's autocast does, on processors that have it; `whiten`, if not 0, is the number of passes over the augmented
+    images by which `whitening.begin` prepares a hidden layer; `lda` is that by which `discriminant.fit` replaces the
+    classifier after the last epoch, and before that come `lda_epochs` more, which train the filters alone, through such
+    a classifier. `class_weights` 'balanced' weighs the loss of an image by the inverse number of images of its class.
     """
     epochs: int
     batch_size: int = 32
@@ -50,6 +50,7 @@ class Training:
     augment: str = 'none'
     class_weights: str = 'none'
     amp: bool = False
+    whiten: int = 0
     lda: int = 0
     lda_epochs: int = 0
     seed: int = 0

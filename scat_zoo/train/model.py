@@ -12,7 +12,7 @@ from ..models import shipped
 from ..models.model import ScatteringModel, has_scattering
 from ..models.scat_linear import ScatLinear
 from ..wording import brief, nearest
-from . import augment, checkpoint, discriminant
+from . import augment, checkpoint, discriminant, whitening
 from .data import Data, Images, Prepared
 from .distributed import rank
 from .loop import Training, fit
@@ -95,7 +95,8 @@ def prepared(images: Images, model: nn.Module, data: Data, augmentation: Optiona
 def train_one(model: ScatteringModel, images: Images, val: Optional[Images], data: Data, training: Training,
           device: torch.device, states: Tuple[Path, Path], title: str, line: int = 0,
           after_epoch: Optional[Callable[[List[Dict[str, float]]], None]] = None) -> List[Dict[str, float]]:
-    """Train the model in place, as `loop.fit` and then `discriminant.finish` do; return the history of both.
+    """Train the model in place, as `whitening.begin`, `loop.fit` and `discriminant.finish` do; return the history of
+    the last two.
 
     Args:
         images, val: those of the data to train on, and to validate on after each epoch.
@@ -111,5 +112,7 @@ def train_one(model: ScatteringModel, images: Images, val: Optional[Images], dat
     train_set = prepared(images, model, data, training.augment)
     random_seed(training.seed, rank())
     val_set = None if val is None else prepared(val, model, data)
+    if training.whiten and not of_loop.exists():
+        whitening.begin(model, train_set, training.whiten, device)
     history = fit(model, train_set, val_set, training, device, of_loop, title, line, after_epoch=after)
     return history + discriminant.finish(model, train_set, val_set, training, device, of_filters, title, line)

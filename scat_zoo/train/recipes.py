@@ -96,6 +96,8 @@ _TEXTURES_RESNET_TRAINING = Training(epochs=30, batch_size=32, opt='sgd', lr=0.2
 
 # Without how a texture is turned, and with what other light leaves alone.
 _INVARIANT = {'J': 4, 'global_pool': 'avg', **INVARIANT}
+_INVARIANT_MLP_TRAINING = Training(epochs=20, batch_size=64, lr=5e-3, label_smoothing=0.1, augment='rotate-zoom',
+                                   whiten=3)
 
 _CIFAR_TRAINING = Training(epochs=60, batch_size=128, opt='sgd', lr=0.3, weight_decay=5e-4, label_smoothing=0.1,
                            augment='shift-flip-erase', amp=True)
@@ -167,7 +169,9 @@ RECIPES: Dict[str, Recipe] = {
               **_arms(_TEXTURES_LINEAR, 'morlet', 'equivariant', lda_epochs=8),
               'resnet': Arm('scat_resnet', _TEXTURES_RESNET, _TEXTURES_RESNET_TRAINING, {5: {'epochs': 60}}),
               'average': Average(('fixed', 'resnet')),
-              'invariant': Arm('scat_linear', _INVARIANT, replace(_TEXTURES_TRAINING, lda=8), {5: {'lda': 16}})},
+              'invariant': Arm('scat_linear', _INVARIANT, replace(_TEXTURES_TRAINING, lda=8), {5: {'lda': 16}}),
+              'invariant-mlp': Arm('scat_mlp', {**_INVARIANT, 'head_hidden_size': 256}, _INVARIANT_MLP_TRAINING,
+                                   {5: {'epochs': 40}})},
         selection=('by the accuracy on the validation images, one seed. Fixed filters: J of 3 and 4, scales, log_floor '
                    'of 0.02 to 0.1, the changes of the images, passes, mostly from 5 images a class. Pixelwise ones: '
                    'training through the analysis or an ordinary head, 4 epochs at 1e-3 or 8 at 3e-3, from 20 images '

@@ -15,7 +15,7 @@ from timm.optim import get_optimizer_info
 from torch import Tensor, nn
 
 from ..wording import brief, nearest
-from . import augment, checkpoint, choices, discriminant, metrics, probe
+from . import augment, checkpoint, choices, discriminant, metrics, probe, whitening
 from .data import Data, Images, few, load, split
 from .loop import evaluate, targets_of
 from .model import create, prepared, train_one
@@ -114,7 +114,9 @@ def _check(name: str, recipe: Recipe, arms: List[str], data: Data) -> None:
         return
     get_optimizer_info(arm.training.opt)
     augment.check(arm.training.augment)
-    discriminant.check(arm.training, create(arm.model, arm.kwargs, data, seed=0))
+    model = create(arm.model, arm.kwargs, data, seed=0)
+    discriminant.check(arm.training, model)
+    whitening.check(arm.training, model)
 
 
 def _for_data(recipe: Recipe, data: Optional[str]) -> Recipe:
