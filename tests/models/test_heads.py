@@ -1,8 +1,9 @@
 """Norms and pools."""
 import pytest
 import torch
+import torch.nn.functional as F
 
-from scat_zoo.models.heads import FlatPool, MeanStdPool, ScatteringHead, ScatteringNorm, log_compression
+from scat_zoo.models.heads import FlatPool, MeanStdPool, ScatteringHead, ScatteringNorm, _averages, log_compression
 
 
 def test_order_norms_put_one_order_behind_the_other():
@@ -69,3 +70,10 @@ def test_an_unknown_pool_is_refused():
         ScatteringHead(3, 7, 'nonsense', grid=(4, 4))
     with pytest.raises(TypeError, match='global_pool must be the name of a pool, got None'):
         ScatteringHead(3, 7, None, grid=(4, 4))
+
+
+@pytest.mark.parametrize('side', range(1, 9))
+@pytest.mark.parametrize('cells', range(1, 9))
+def test_averages_of_a_graph_are_those_of_adaptive_pooling(side, cells):
+    x = torch.rand(3, side, dtype=torch.float64)
+    torch.testing.assert_close(x @ _averages(cells, side, x).t(), F.adaptive_avg_pool1d(x, cells))

@@ -73,6 +73,8 @@ def test_a_block_that_adds_in_place_is_replaced_as_a_whole():
     assert find(net, 2).layers == ['0', '1', '2']
     inside = find(nn.Sequential(conv(8, 2), nn.Sequential(Block(), Block()), conv(8, 2, 8)), 2)
     assert inside.layers == ['0', '1.0', '1.1', '2']
+    finest = find(nn.Sequential(conv(8, 1), Block(), conv(8, 2, 8)), 1)
+    assert finest.layers == ['0', '1', '2']
 
 
 def test_whether_the_levels_are_a_chain_of_modules():
