@@ -234,6 +234,20 @@ def test_the_operators_keep_torchs_rules(needs):
         x.detach(), [hat.detach() for hat in row], grads, numbers, [needs_x, *needs]))
 
 
+def test_to_a_compiler_the_transform_is_one_operator():
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    S, x = ScatteringTorch2D(2, (16, 16), L=2), images((16, 16), 2).float()
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(S, fullgraph=True, backend=backend)(x), S(x))
+    assert [target for target in targets if 'scattering2d' in target or 'fft' in target] == [
+        'scat_zoo.scattering2d.default']
+
+
 def test_the_first_call_may_be_a_compiled_one():
     """In a new process, where no table has been made before."""
     script = '''if True:
