@@ -124,6 +124,9 @@ def _check(job: Job) -> None:
         if job.model_kwargs or job.img_size:
             raise ValueError(f'{brief(job.start)} tells its own keywords, channels and image size: leave out '
                              '--model-kwargs, --in-chans and --img-size')
+        if job.training.get('whiten'):
+            raise ValueError(f'--whiten prepares a hidden layer that begins, --from {brief(job.start, 60)} gives one '
+                             'that is trained: leave one of them out')
     elif job.model not in timm.list_models('scat_*'):
         raise unknown(job.model)
     for key, instead in (('learnable', 'use --learnable or --no-learnable'), ('num_classes', 'the data tell it')):

@@ -89,9 +89,9 @@ class Predictor:
         """
         if self.value_range is None:
             return ''
-        if isinstance(picture, Image.Image):
-            return 'of 8 bits'
         low, high = self.value_range
+        if isinstance(picture, Image.Image):                    # of 0 to 255, taken for 0 to 1
+            return '' if low >= 0 and (high <= 1 or high == 255) else 'of 8 bits'
         mean = self.model.pretrained_cfg['mean']
         mean = sum(mean) / len(mean) or 1 / 256                 # of 0 to 1; not known if the model takes logarithms
         brightest, average = float(picture.max()), float(picture.mean(dtype='float64'))

@@ -15,7 +15,8 @@ from .distributed import rank
 LARGEST = 1 << 28               # bytes of a file of JSON: an index of a million files
 LOCK = '.lock'                  # in the output folder; see `held`
 # Settings of a run that are no options of the same name.
-NAMES = {'start': '--from', 'input_size': '--img-size', 'processes': 'the number of processes', 'ways': 'what to train'}
+NAMES = {'start': '--from', 'input_size': '--img-size', 'in_chans': '--in-chans',
+         'processes': 'the number of processes', 'ways': 'what to train'}
 
 
 def check_folder(output: Path, settings: Dict[str, Any], resume: bool) -> None:
@@ -97,8 +98,10 @@ def _comparable(before: Dict[str, Any], now: Dict[str, Any]) -> List[Dict[str, A
                 kept.pop('learnable', None)
         if never:
             kept.pop('training', None)
-        elif more:
-            kept['training'] = {key: value for key, value in kept['training'].items() if key != 'epochs'}
+        elif kept.get('training') is not None:
+            # What an earlier version did not know of, it did not do.
+            kept['training'] = {key: value for key, value in kept['training'].items()
+                                if (key in before['training'] or value) and not (more and key == 'epochs')}
         both.append(kept)
     return both
 
@@ -137,7 +140,7 @@ def _options(settings: Mapping[str, Any], names: Mapping[str, str]) -> Dict[str,
         if isinstance(value, dict) and name == 'training':
             found.update(_options(value, names))
         elif isinstance(value, dict):                           # keywords of the model
-            found.update({option_of(key) if key == 'in_chans' else f'{option} {brief(key, 40)}':
+            found.update({names.get(key, f'{option} {brief(key, 40)}'):
                           entry if type(entry) in (int, float) else str(entry) for key, entry in value.items()})
         elif isinstance(value, list) and name == 'input_size':
             found[option] = 'x'.join(map(str, value[1:]))

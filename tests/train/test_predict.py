@@ -252,14 +252,23 @@ SCENE = np.linspace(0, 1, 256).reshape(16, 16) ** 1.5            # 0.4 on averag
     (SCENE.astype(np.float32), 'from 0 to 1'),
     ((255 * SCENE).astype(np.uint8), 'of 8 bits'),
     (1e6 * SCENE.astype(np.float32), 'from 0 to 1e+06')])
-def test_pictures_of_another_range_are_told_once(values, told, tmp_path, capsys):
+def test_pictures_of_another_range_are_told_once(values, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)                                 # a long name of the folder would be shortened
     for name in ('b.tif', 'c.tif'):
-        Image.fromarray(values).save(tmp_path / name)
-    Image.fromarray((65535 * SCENE).astype(np.uint16)).save(tmp_path / 'a.tif')
-    predict.show(ranged(tmp_path, 20000), [tmp_path / f'{name}.tif' for name in 'abc'], 1, CPU)
+        Image.fromarray(values).save(name)
+    Image.fromarray((65535 * SCENE).astype(np.uint16)).save('a.tif')
+    predict.show(ranged(tmp_path, 20000), [Path(f'{name}.tif') for name in 'abc'], 1, CPU)
     assert capsys.readouterr().err == (
         'scat-zoo: warning: 2 of 3 images have values of another range than the training images, 0 to 65535, so their '
-        f'answers may mean nothing; the first is {tmp_path}/b.tif, {told}\n')
+        f'answers may mean nothing; the first is b.tif, {told}\n')
+
+
+@pytest.mark.parametrize('top', [1, 255])
+def test_eight_bits_are_on_the_scale_of_floats_that_they_became(top, tmp_path, capsys):
+    Image.fromarray((255 * SCENE).astype(np.uint8)).save(tmp_path / 'a.png')
+    checkpoint.save(create(), tmp_path / 'model', NAMES, value_range=(0, top))
+    predict.show(str(tmp_path / 'model'), [tmp_path / 'a.png'], 1, CPU)
+    assert not capsys.readouterr().err
 
 
 def test_dark_bright_and_empty_pictures_are_of_the_range_all_the_same(tmp_path, capsys):

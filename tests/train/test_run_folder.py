@@ -67,6 +67,7 @@ def test_a_run_goes_on_only_if_asked_to(run):
 @pytest.mark.parametrize('changes', [
     {'training': {'epochs': 5, 'lr': 0.1}},                     # more epochs
     {'data': 'b', 'root': 'there'},                             # the same images elsewhere
+    {'training': {'epochs': 4, 'lr': 0.1, 'new': 0}},           # what the version that began did not know
 ])
 def test_what_may_change(run, changes):
     run_folder.check_folder(run, settings(**changes), True)
@@ -76,6 +77,7 @@ def test_what_may_change(run, changes):
     ({'training': {'epochs': 3, 'lr': 0.1}}, '--epochs was 4, now it is 3'),
     ({'training': {'epochs': 5, 'lr': 0.2}}, '--lr was 0.1, now it is 0.2'),
     ({'training': {'epochs': 4}}, '--lr was 0.1, now it is not given'),
+    ({'training': {'epochs': 4, 'lr': 0.1, 'whiten': 2}}, '--whiten was not given, now it is 2'),
     ({'training': None}, 'training by gradients was asked for, now it is not'),
     ({'fingerprint': 'g'}, 'the images are others than they were'),
     ({'data': 'b', 'fingerprint': 'g'}, '--data was a, now it is b'),

@@ -20,8 +20,15 @@ def correlated(n=400, d=6, classes=3):
     """Features of classes that overlap, of very different variances, and their targets."""
     torch.manual_seed(0)
     targets = torch.arange(n) % classes
-    mixing = torch.randn(d, d).double() @ torch.diag(10. ** -torch.arange(d)).double()
+    mixing = torch.randn(d, d).double() @ torch.diag(10. ** (-0.5 * torch.arange(d))).double()
     return torch.randn(n, d).double() @ mixing.T + torch.randn(classes, d).double()[targets] + 5, targets
+
+
+def sums_of(features, targets):
+    sums = whitening.Sums(int(targets.max()) + 1, features.shape[1])
+    for part in (slice(0, 150), slice(150, None)):
+        sums.add(features[part], targets[part])
+    return sums
 
 
 def within(x, targets):
@@ -35,7 +42,7 @@ def test_features_of_a_class_are_uncorrelated_before_the_first_weights(monkeypat
     layer = nn.Linear(6, 6).double()
     before = layer.weight.detach().clone()
     with torch.no_grad():
-        whitening.whiten(layer, features, targets)
+        whitening.whiten(layer, sums_of(features, targets))
     seen = features @ (torch.linalg.solve(before, layer.weight.detach())).T
     covariance = within(seen, targets)
     torch.testing.assert_close(covariance / covariance[0, 0], torch.eye(6).double(), rtol=0, atol=1e-4)
@@ -47,7 +54,7 @@ def test_the_floor_bounds_what_hardly_varies():
     layer = nn.Linear(6, 6).double()
     before = layer.weight.detach().clone()
     with torch.no_grad():
-        whitening.whiten(layer, features, targets)
+        whitening.whiten(layer, sums_of(features, targets))
     root = torch.linalg.solve(before, layer.weight.detach())
     values = torch.linalg.eigvalsh((root + root.T) / 2)
     largest = torch.linalg.eigvalsh(within(features, targets))[-1]
@@ -60,7 +67,7 @@ def test_the_mean_image_gives_what_the_bias_was():
     layer = nn.Linear(6, 4).double()
     bias = layer.bias.detach().clone()
     with torch.no_grad():
-        whitening.whiten(layer, features, targets)
+        whitening.whiten(layer, sums_of(features, targets))
         torch.testing.assert_close(layer(features.mean(0)), bias)
 
 
@@ -80,11 +87,9 @@ def test_of_a_model_only_the_hidden_layer_and_the_norms_change(kwargs):
     model, before = scat_mlp(**kwargs), scat_mlp(**kwargs).state_dict()
     whitening.begin(model, images(), 2, CPU)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    norms = {name for name in before if name.startswith('norm.') and ('running' in name or 'num_batches' in name)}
-    # The first running mean of orders that are not compressed stays.
-    assert {'head.pre_logits.fc.weight', 'head.pre_logits.fc.bias'} <= changed
-    assert changed - {'head.pre_logits.fc.weight', 'head.pre_logits.fc.bias'} <= norms | {
-        name for name in before if name.startswith('norm.')}
+    statistics = {name for name in before if name.startswith('norm.') and not name.endswith(('.weight', '.bias'))}
+    assert {'head.pre_logits.fc.weight', 'head.pre_logits.fc.bias'} < changed
+    assert changed - {'head.pre_logits.fc.weight', 'head.pre_logits.fc.bias'} <= statistics
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
@@ -122,8 +127,30 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     args = ['train', '--data', str(tmp_path / 'data'), '--epochs', '1', '--whiten', '2', '--no-learnable', '--output']
     assert scat_zoo_cli.main([*args, str(tmp_path / 'a'), '--model', 'scat_linear']) == 2
     assert 'error: --whiten 2 needs a model with a hidden layer, such as scat_mlp' in capsys.readouterr().err
+    assert scat_zoo_cli.main([*args, str(tmp_path / 'a'), '--from', 'scat_mlp.fashion_mnist']) == 2
+    assert 'hidden layer that begins, --from scat_mlp.fashion_mnist gives one that is trained' in capsys.readouterr().err
     assert not (tmp_path / 'a').exists()
     begin, seen = whitening.begin, []
     monkeypatch.setattr(whitening, 'begin', lambda *args: (seen.append(args[2]), begin(*args)))
     assert scat_zoo_cli.main([*args, str(tmp_path / 'b'), '--model', 'scat_mlp']) == 0
     assert seen == [2]
+
+
+def test_what_cannot_be_whitened_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match=r'^--whiten takes at most 5,000 features, the hidden layer has 15,552'):
+        whitening.check(Training(1, whiten=1), timm.create_model('scat_mlp', img_size=32))
+    whitening.check(Training(1), timm.create_model('scat_mlp', img_size=32))
+    with pytest.raises(ValueError, match=r'^--whiten needs images of a class that differ, and got 6 of 3 '):
+        whitening.begin(scat_mlp(), images(each=1), 2, CPU)
+
+
+def test_a_last_batch_of_one_image_is_none_to_the_norms():
+    x, y = torch.rand(65, 1, 8, 8), torch.arange(65) % 3
+    model = timm.create_model('scat_mlp', img_size=8, J=3, in_chans=1, num_classes=3, L=2)
+    whitening.begin(model, TensorDataset(x, y), 1, CPU)
+    assert model.training is False
+
+
+def test_the_model_goes_to_the_device_first():
+    with pytest.raises(NotImplementedError, match='meta'):          # which has no values to sum up, and takes images
+        whitening.begin(scat_mlp(), images(), 1, torch.device('meta'))
