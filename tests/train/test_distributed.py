@@ -75,11 +75,13 @@ def test_the_probe_is_that_of_one_process(tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_discriminant_analysis_is_that_of_all_processes(tmp_path):
+@pytest.mark.parametrize('options', [('--lda', 1, '--lda-epochs', 1), ('--model', 'scat_mlp', '--whiten', 1)],
+                         ids=['discriminant analysis', 'whitening'])
+def test_what_is_computed_of_all_images_is_that_of_all_processes(options, tmp_path):
     output = tmp_path / 'run'
     stdout = run(*TORCHRUN, '-m', 'scat_zoo', 'train', '--model-kwargs', 'L=2', 'global_pool=avg', '--epochs', 1,
-                 '--augment', 'flip', '--lda', 1, '--lda-epochs', 1, '--output', output)
+                 '--augment', 'flip', *options, '--output', output)
     tested = re.search(r'^test accuracy ([\d.]+) %', stdout, re.MULTILINE).group(1)
-    # Each process tests a part of the images, with a classifier that must be the one that is saved.
+    # Each process tests a part of the images, with a model that must be the one that is saved.
     alone = run(sys.executable, '-m', 'scat_zoo', 'test', output / 'checkpoint')
     assert re.search(r'([\d.]+) %', alone).group(1) == tested

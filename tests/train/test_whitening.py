@@ -128,7 +128,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert scat_zoo_cli.main([*args, str(tmp_path / 'a'), '--model', 'scat_linear']) == 2
     assert 'error: --whiten 2 needs a model with a hidden layer, such as scat_mlp' in capsys.readouterr().err
     assert scat_zoo_cli.main([*args, str(tmp_path / 'a'), '--from', 'scat_mlp.fashion_mnist']) == 2
-    assert 'hidden layer that begins, --from scat_mlp.fashion_mnist gives one that is trained' in capsys.readouterr().err
+    assert 'hidden layer that begins, --from scat_mlp.fashion_mnist gives one' in capsys.readouterr().err
     assert not (tmp_path / 'a').exists()
     begin, seen = whitening.begin, []
     monkeypatch.setattr(whitening, 'begin', lambda *args: (seen.append(args[2]), begin(*args)))
@@ -154,3 +154,14 @@ def test_a_last_batch_of_one_image_is_none_to_the_norms():
 def test_the_model_goes_to_the_device_first():
     with pytest.raises(NotImplementedError, match='meta'):          # which has no values to sum up, and takes images
         whitening.begin(scat_mlp(), images(), 1, torch.device('meta'))
+
+
+def test_processes_add_their_sums(monkeypatch):
+    features, targets = correlated()
+    alone, parts = sums_of(features, targets), [whitening.Sums(3, 6), whitening.Sums(3, 6)]
+    for rank, part in enumerate(parts):
+        part.add(features[rank::2], targets[rank::2])
+    monkeypatch.setattr(whitening, 'gathered', lambda _: [(p.counts, p.totals, p.products) for p in parts])
+    parts[1].gather()
+    torch.testing.assert_close(parts[1].within(), alone.within())
+    torch.testing.assert_close(parts[1].deviation(torch.eye(6).double()), features.std(correction=0))
