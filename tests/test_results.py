@@ -47,6 +47,8 @@ def test_a_row_is_what_two_runs_recorded(file):
     (['textures'], 'morlet', 'equivariant', [20]),
     (['textures'], 'pixelwise', 'invariant', [20, 5]),
     (['textures'], 'resnet', 'invariant', [20, 5]),
+    (['textures'], 'invariant', 'invariant-mlp', [20, 5]),
+    (['textures'], 'resnet', 'invariant-mlp', [20, 5]),
 ])
 def test_differences_between_other_arms(files, first, arm, sizes):
     results = [r for name in files for r in json.loads((DOCS / 'results' / f'{name}.json').read_text())]
