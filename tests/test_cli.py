@@ -215,6 +215,7 @@ def test_filters_of_a_model(tmp_path, capsys):
     (['scat_linear', '--model-kwargs', 'parametrization=gabor'], "unknown parametrization 'gabor'; known: pixelwise"),
     (['FOLDER'], 'no checkpoint in FOLDER: expected a folder with config.json'),
     (['FOLDER', '--model-kwargs', 'J=2'], 'FOLDER is a checkpoint, which tells its own keywords'),
+    (['scat_linear', '--model-kwargs', 'checkpoint_path=a.pth'], 'checkpoint_path=a.pth is no keyword of scat_linear'),
     (['scat_linear', '-o', 'FOLDER/absent/a.png'], 'a folder that can be written to, got FOLDER/absent/a.png'),
 ])
 def test_bad_input_to_filters(args, phrase, tmp_path, capsys):

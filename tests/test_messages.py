@@ -209,6 +209,7 @@ TRAIN = {
     'scales as one number': (['--model-kwargs', 'scales=2'], 'scales must be distinct integers'),
     'a large J': (['--model-kwargs', 'J=20000'], 'J=20000 needs images of at least 2^J pixels a side'),
     'size in words': (['--model-kwargs', 'img_size=large'], "whole numbers from 1 to 4,096 pixels, got 'large'"),
+    'size without end': (['--model-kwargs', 'img_size=1e999'], 'whole numbers from 1 to 4,096 pixels, got inf'),
     'features_only': (['--model-kwargs', 'features_only=True'], 'features_only cannot be one of the model keywords'),
     'a precision': (['--model-kwargs', 'dtype=float64'], 'dtype cannot be one of the model keywords'),
     'a path of weights': (['--model-kwargs', 'checkpoint_path=a.pth'], '--from gives weights to start from'),

@@ -32,7 +32,7 @@ def image_size(own: Tuple[int, int], asked: Union[int, Sequence[int], None],
         ValueError: if a size is asked for that is none, or above LARGEST.
     """
     if asked is not None:
-        sides = (asked, asked) if isinstance(asked, int) else tuple(asked)
+        sides = tuple(asked) if isinstance(asked, (list, tuple)) else (asked, asked)
         if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= LARGEST for side in sides):
             raise ValueError(f'expected an image size of one or two whole numbers from 1 to {LARGEST:,} pixels, got '
                              f'{brief(repr(asked), 60)}')

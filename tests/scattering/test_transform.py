@@ -90,3 +90,10 @@ def test_scripted_equals_eager():
     filters = FixedBank(2, 8, (32, 32))(x)
     scripted = torch.jit.script(transform.reference)
     assert torch.equal(scripted(x, filters, [2], 2)[0], transform.reference(x, filters, [2], 2)[0])
+
+
+@pytest.mark.parametrize('sign', [-1., 1.])
+def test_the_transform_of_graphs_is_a_fourier_transform(sign):
+    z = torch.randn(3, 6, 8, dtype=torch.complex128)
+    expected = torch.fft.fft2(z) if sign < 0 else torch.fft.ifft2(z, norm='forward')
+    torch.testing.assert_close(torch.view_as_complex(transform._dft(torch.view_as_real(z), sign)), expected)
