@@ -9,6 +9,11 @@ SIZES = [2, 6, 20, 40, 48, 60, 120, 254]
 CPU = torch.device('cpu')
 
 
+@pytest.mark.parametrize(('n', 'r'), [(16, 16), (24, 24), (40, 8), (232, 8), (256, 16), (254, 254), (15, 15)])
+def test_long_axes_take_two_products(n, r):
+    assert matrices.radix(n) == r
+
+
 @pytest.mark.parametrize('n', [*SIZES, 3, 7])
 def test_functions_are_orthonormal(n):
     basis = matrices.functions(n).flatten(1)
