@@ -158,8 +158,9 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
     elif timm.is_model(name) and ('.' not in name or name in shipped.names()):
         vetting.check_scattering(name)
         if 'checkpoint_path' in kwargs:                         # timm unpickles
-            raise ValueError(f'checkpoint_path={brief(kwargs["checkpoint_path"], 40)} is no keyword of {brief(name, 60)}'
-                             ': give the folder of a checkpoint in place of the name')
+            path = brief(kwargs['checkpoint_path'], 60)
+            raise ValueError(f'checkpoint_path={path} is no keyword of {brief(name, 60)}: give the folder of a checkpoint '
+                             'in place of the name')
         model = timm.create_model(name, pretrained=name in shipped.names(), **kwargs).eval()
     else:
         raise no_model(name, [*timm.list_models('scat_*'), *shipped.names()])
