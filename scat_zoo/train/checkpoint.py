@@ -159,8 +159,8 @@ def open_model(name: str, kwargs: Dict[str, Any]) -> ScatteringModel:
         vetting.check_scattering(name)
         if 'checkpoint_path' in kwargs:                         # timm unpickles
             path = brief(kwargs['checkpoint_path'], 60)
-            raise ValueError(f'checkpoint_path={path} is no keyword of {brief(name, 60)}: give the folder of a checkpoint '
-                             'in place of the name')
+            raise ValueError(f'checkpoint_path={path} is no keyword of {brief(name, 60)}: give the folder of a '
+                             'checkpoint in place of the name')
         model = timm.create_model(name, pretrained=name in shipped.names(), **kwargs).eval()
     else:
         raise no_model(name, [*timm.list_models('scat_*'), *shipped.names()])
