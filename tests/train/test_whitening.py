@@ -36,14 +36,19 @@ def within(x, targets):
     return (x - means[targets]).T.cov(correction=0)
 
 
-def test_features_of_a_class_are_uncorrelated_before_the_first_weights(monkeypatch):
-    monkeypatch.setattr(whitening, 'FLOOR', 0.)
-    features, targets = correlated()
+def root_of(features, targets):
+    """What the first weights are multiplied with."""
     layer = nn.Linear(6, 6).double()
     before = layer.weight.detach().clone()
     with torch.no_grad():
         whitening.whiten(layer, sums_of(features, targets))
-    seen = features @ (torch.linalg.solve(before, layer.weight.detach())).T
+    return torch.linalg.solve(before, layer.weight.detach())
+
+
+def test_features_of_a_class_are_uncorrelated_before_the_first_weights(monkeypatch):
+    monkeypatch.setattr(whitening, 'FLOOR', 0.)
+    features, targets = correlated()
+    seen = features @ root_of(features, targets).T
     covariance = within(seen, targets)
     torch.testing.assert_close(covariance / covariance[0, 0], torch.eye(6).double(), rtol=0, atol=1e-4)
     torch.testing.assert_close(seen.std(), features.std(), rtol=1e-6, atol=0)
@@ -51,11 +56,7 @@ def test_features_of_a_class_are_uncorrelated_before_the_first_weights(monkeypat
 
 def test_the_floor_bounds_what_hardly_varies():
     features, targets = correlated()
-    layer = nn.Linear(6, 6).double()
-    before = layer.weight.detach().clone()
-    with torch.no_grad():
-        whitening.whiten(layer, sums_of(features, targets))
-    root = torch.linalg.solve(before, layer.weight.detach())
+    root = root_of(features, targets)
     values = torch.linalg.eigvalsh((root + root.T) / 2)
     largest = torch.linalg.eigvalsh(within(features, targets))[-1]
     floor = whitening.FLOOR * within(features, targets).trace() / 6
