@@ -99,10 +99,10 @@ def test_set_max_order_keeps_what_is_read_and_crops_what_is_missing():
 
 
 def test_filters_that_an_order_adds_can_learn():
-    bank = PixelwiseBank(2, 2, (16, 16), 1, learnable=True)
+    bank = PixelwiseBank(3, 2, (16, 16), 1, learnable=True)
     with torch.inference_mode():
         bank.set_max_order(2)
-    assert not any(p.is_inference() for p in bank.parameters())
+    assert not bank.psi['j2_theta1_level1'].hat.is_inference()
 
 
 def test_the_cache_survives_inference_mode_and_function_transforms():
